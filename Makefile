@@ -1,0 +1,39 @@
+# The project's commands. Each prepares the machine first (scripts/bootstrap.sh) and can be run again and again.
+SHELL := /bin/bash
+BIN := .venv/bin
+CODE := services sandbox tests
+
+.PHONY: setup demo test check proto proto-check bench lock fmt
+
+setup: ## Debian packages and the pinned Python environment
+	@scripts/bootstrap.sh
+
+demo: setup ## the specification's first example, with real packets through real OVN
+	@$(BIN)/veg-sandbox demo
+
+check: setup ## the fast loop: format, lint, types, import rules, contracts, unit tests
+	@$(BIN)/ruff format --check $(CODE)
+	@$(BIN)/ruff check $(CODE)
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+	@$(MAKE) --no-print-directory proto-check
+	@$(BIN)/pytest -q tests/unit
+
+test: check ## every test: unit, functional (real ovsdb, real namespaces), topology (the sandbox)
+	@$(BIN)/pytest tests/functional tests/topology
+
+bench: setup ## figures of docs/benchmarks.md, measured here
+	@$(BIN)/python -m tests.bench
+
+proto: setup ## regenerate protos/gen
+	@scripts/proto.sh generate
+
+proto-check: setup
+	@scripts/proto.sh check
+
+fmt: setup
+	@$(BIN)/ruff format $(CODE)
+	@$(BIN)/ruff check --fix --quiet $(CODE) || true
+
+lock: setup ## resolve pyproject.toml into requirements/dev.lock
+	@scripts/lock.sh
