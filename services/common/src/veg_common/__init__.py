@@ -1,0 +1,1 @@
+"""What every service shares: objects and their store, gRPC bootstrap, logging, process life. No domain logic."""

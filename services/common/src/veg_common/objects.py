@@ -1,0 +1,174 @@
+"""Kubernetes objects as plain dictionaries: their kinds, names, and how a manifest file becomes them. Pure."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+Object = dict[str, Any]
+
+# etcd's default request limit: a larger object would be refused by a real API server too.
+MAX_OBJECT_BYTES = 1_500_000
+
+
+class ManifestError(ValueError):
+    """A manifest that can not become objects; the text is one line and names the document at fault."""
+
+
+@dataclass(frozen=True, order=True)
+class Kind:
+    """One resource type, as `kubectl api-resources` would list it."""
+
+    api_version: str
+    kind: str
+    plural: str
+    namespaced: bool
+    short_names: tuple[str, ...] = ()
+
+    @property
+    def group(self) -> str:
+        """API group, "" for the core group."""
+        return self.api_version.rpartition("/")[0]
+
+    @property
+    def qualified(self) -> str:
+        """What kubectl prints before a slash and a name: `vpcegressgateway.kubeovn.io`, `pod`."""
+        return f"{self.kind.lower()}.{self.group}" if self.group else self.kind.lower()
+
+
+KINDS: tuple[Kind, ...] = (
+    Kind("kubeovn.io/v1", "VpcEgressGateway", "vpc-egress-gateways", True, ("veg", "vpc-egress-gw")),
+    Kind("kubeovn.io/v1", "Vpc", "vpcs", False),
+    Kind("kubeovn.io/v1", "Subnet", "subnets", False),
+    Kind("kubeovn.io/v1", "IP", "ips", False),
+    Kind(
+        "k8s.cni.cncf.io/v1",
+        "NetworkAttachmentDefinition",
+        "network-attachment-definitions",
+        True,
+        ("nad", "net-attach-def"),
+    ),
+    Kind("v1", "Pod", "pods", True, ("po",)),
+    Kind("v1", "Node", "nodes", False, ("no",)),
+    Kind("v1", "Namespace", "namespaces", False, ("ns",)),
+    Kind("v1", "ConfigMap", "configmaps", True, ("cm",)),
+    Kind("v1", "Event", "events", True, ("ev",)),
+    Kind("apps/v1", "Deployment", "deployments", True, ("deploy",)),
+)
+
+_BY_NAME = {
+    alias.lower(): kind
+    for kind in KINDS
+    for alias in (kind.kind, kind.plural, kind.plural.replace("-", ""), *kind.short_names)
+}
+
+
+def kind_of(name: str) -> Kind:
+    """The kind of a CamelCase name, plural, singular or short name, in any case. Raises KeyError."""
+    return _BY_NAME[name.lower()]
+
+
+@dataclass(frozen=True, order=True)
+class Ref:
+    """Names one object. `namespace` is "" for cluster-scoped kinds; `kind` is the CamelCase name."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        """`Kind namespace/name`, for messages."""
+        return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+
+
+def ref_of(obj: Object) -> Ref:
+    """The name of an object that `check_object` accepts."""
+    kind = kind_of(obj["kind"])
+    metadata = obj["metadata"]
+    return Ref(kind.kind, metadata.get("namespace", "") if kind.namespaced else "", metadata["name"])
+
+
+def check_object(obj: Any) -> str | None:
+    """What keeps `obj` from being an object of a known kind with a name, in one line; None if nothing does."""
+    if not isinstance(obj, dict):
+        return f"a manifest must be a mapping, not {type(obj).__name__}"
+    kind_name, version = obj.get("kind"), obj.get("apiVersion")
+    if not isinstance(kind_name, str) or not isinstance(version, str):
+        return "apiVersion and kind must be given"
+    kind = next((k for k in KINDS if k.kind == kind_name), None)
+    if kind is None or kind.api_version != version:
+        return f'no matches for kind "{kind_name}" in version "{version}"'
+    metadata = obj.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    if not isinstance(metadata, dict) or not isinstance(name, str) or not name:
+        return f"{kind.kind}: metadata.name must be given"
+    namespace = metadata.get("namespace", "")
+    for field, value in (("metadata.name", name), ("metadata.namespace", namespace)):
+        if not isinstance(value, str) or "/" in value or value.startswith(".") or len(value) > 253:
+            return f"{kind.kind}: {field}: invalid name {value!r:.60}"
+    return None
+
+
+def parse_manifests(text: str, default_namespace: str = "default") -> list[Object]:
+    """Objects of a YAML or JSON file of one or more documents (lists are flattened), namespaces filled in.
+
+    Raises ManifestError for malformed YAML, unknown kinds, missing names, and objects above MAX_OBJECT_BYTES.
+    """
+    if len(text) > MAX_OBJECT_BYTES * 8:
+        raise ManifestError(f"{len(text)} bytes: too large for a manifest")
+    try:
+        documents = [doc for doc in yaml.load_all(text, Loader=_Loader) if doc is not None]
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ManifestError(_one_line(error)) from error
+    objects: list[Object] = []
+    for doc in documents:
+        items = doc.get("items") if isinstance(doc, dict) and doc.get("kind") == "List" else None
+        objects.extend(items if isinstance(items, list) else [doc])
+    for number, obj in enumerate(objects, 1):
+        problem = check_object(obj)
+        if problem is None and (size := len(encode(obj))) > MAX_OBJECT_BYTES:
+            problem = f"{ref_of(obj)}: {size} bytes, the limit is {MAX_OBJECT_BYTES}"
+        if problem:
+            raise ManifestError(f"document {number}: {problem}" if len(objects) > 1 else problem)
+        if kind_of(obj["kind"]).namespaced:
+            obj["metadata"].setdefault("namespace", default_namespace)
+        else:
+            obj["metadata"].pop("namespace", None)
+    return objects
+
+
+def encode(obj: Any) -> bytes:
+    """Compact JSON of plain data. Raises TypeError for what JSON can not hold."""
+    return json.dumps(obj, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def merge_patch(target: Any, patch: Any) -> Any:
+    """RFC 7386: `patch` over `target`; null removes a key, lists are replaced whole. Neither is changed."""
+    if not isinstance(patch, dict):
+        return patch
+    result = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = merge_patch(result.get(key), value)
+    return result
+
+
+class _Loader(yaml.CSafeLoader):
+    """YAML without timestamps: Kubernetes knows times as strings only."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _one_line(error: BaseException) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    return f"malformed YAML: line {mark.line + 1}: {problem}" if mark else f"malformed YAML: {problem}"
