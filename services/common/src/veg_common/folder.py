@@ -13,7 +13,7 @@ import datetime
 import fcntl
 import os
 import uuid
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -218,8 +218,8 @@ class FolderStore:
                 inotify.add_watch(child, _WATCHED)
 
     def _affected(
-        self, inotify: Inotify, notice: Event, kinds: list[str], known: dict[Path, Object | str]
-    ) -> list[Path]:
+        self, inotify: Inotify, notice: Event, kinds: Sequence[str], known: dict[Path, Object | str]
+    ) -> Sequence[Path]:
         """Files that a notice may be about."""
         if Mask.Q_OVERFLOW in notice.mask:
             for kind in kinds:
@@ -287,7 +287,7 @@ def _is_foreign(obj: Object, before: Object | None) -> bool:
 
 
 def _awaits_kubelet(metadata: Object) -> bool:
-    return metadata.get("deletionGracePeriodSeconds", 0) != 0
+    return bool(metadata.get("deletionGracePeriodSeconds", 0))
 
 
 def _bumped(obj: Object, before: Object) -> Object:
