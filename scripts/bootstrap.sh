@@ -12,7 +12,7 @@ command -v apt-get >/dev/null || { echo "bootstrap: needs a Debian system (apt-g
 # command (or file) that must exist -> the Debian package that brings it
 needs=(
   "ip:iproute2" "iptables-legacy:iptables" "nft:nftables" "ethtool:ethtool" "ping:iputils-ping"
-  "conntrack:conntrack" "tcpdump:tcpdump" "mmdebstrap:mmdebstrap" "sysctl:procps" "gcc:build-essential"
+  "conntrack:conntrack" "tcpdump:tcpdump" "mmdebstrap:mmdebstrap" "sysctl:procps" "gcc:build-essential" "openssl:openssl"
   "python3:python3" "git:git"
 )
 missing=()
