@@ -1,0 +1,1 @@
+"""api: custom resources in, workloads, addresses, OVN intents and status out."""

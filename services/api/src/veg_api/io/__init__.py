@@ -1,0 +1,1 @@
+"""api's neighbours: the object store and the process' own cache of it."""
