@@ -187,6 +187,24 @@ def marked(directory: Path) -> list[Record]:
     return found
 
 
+def pids_in_netns(files: Iterable[Path]) -> list[Record]:
+    """Live processes in the network namespaces of these files, this one and its parents excepted."""
+    wanted = set()
+    for file in files:
+        with contextlib.suppress(OSError):
+            stat = file.stat()
+            wanted.add((stat.st_dev, stat.st_ino))
+    own = set(_ancestors(os.getpid()))
+    found = []
+    for pid in all_pids() if wanted else []:
+        with contextlib.suppress(OSError):
+            stat = Path(f"/proc/{pid}/ns/net").stat()
+            if (stat.st_dev, stat.st_ino) in wanted and pid not in own:
+                record = of_pid(pid, f"pid {pid}")
+                found += [record] if record is not None else []
+    return found
+
+
 def of_pid(pid: int, name: str) -> Record | None:
     """A record of a running process that was not started here, so that `end` can be used on it."""
     ticks = _start_ticks(pid)

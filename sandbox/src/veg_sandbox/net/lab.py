@@ -1,4 +1,4 @@
-"""A lab: real OVN on N nodes in network namespaces, pods' plumbing, an outside network. The API guide.
+r"""A lab: real OVN on N nodes in network namespaces, pods' plumbing, an outside network. The API guide.
 
     lab = Lab(lab_dir("default"))            # a directory names a lab; nothing is touched yet
     lab.up(LabSpec(nodes=3))                 # returns when every node's chassis is registered
@@ -56,7 +56,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from veg_sandbox.net import outside, pods, teardown
+from veg_sandbox.net import containers, outside, pods, shell, teardown
 from veg_sandbox.net.bringup import bring_up
 from veg_sandbox.net.echo import ECHO_PORT
 from veg_sandbox.net.errors import LabError, LabExistsError, LabNotFoundError, UnknownPodError
@@ -165,33 +165,33 @@ class Lab:
     # ---- commands on the lab
 
     def nbctl_argv(self, *args: str) -> list[str]:
-        """argv of `ovn-nbctl` on the lab's Northbound database."""
+        """Argv of `ovn-nbctl` on the lab's Northbound database."""
         return [*self.ovn.command("ovn-nbctl"), f"--db={self.nb_remote}", *args]
 
     def nbctl(self, *args: str, timeout: float = 30) -> str:
         """Run ovn-nbctl and return its output. Raises LabError with its message."""
-        return pods.run(
+        return shell.run(
             [*self.nbctl_argv("--timeout", str(max(1, int(timeout)))), *args], timeout=timeout + 5
         )
 
     def sbctl(self, *args: str, timeout: float = 30) -> str:
         """Run ovn-sbctl on the lab's Southbound database and return its output. Raises LabError."""
         argv = [*self.ovn.command("ovn-sbctl"), f"--db={self.sb_remote}", f"--timeout={max(1, int(timeout))}"]
-        return pods.run([*argv, *args], timeout=timeout + 5)
+        return shell.run([*argv, *args], timeout=timeout + 5)
 
     def vsctl(self, node: str, *args: str, timeout: float = 30) -> str:
         """Run ovs-vsctl on a node's database and return its output. Raises LabError."""
         argv = [*self.ovn.command("ovs-vsctl"), f"--db=unix:{self.node(node).db_socket}"]
-        return pods.run([*argv, f"--timeout={max(1, int(timeout))}", *args], timeout=timeout + 5)
+        return shell.run([*argv, f"--timeout={max(1, int(timeout))}", *args], timeout=timeout + 5)
 
     def appctl(self, daemon: str, *args: str, timeout: float = 10) -> str:
         """Run ovs-appctl on a daemon named as in `daemons()`, e.g. `ovs-vswitchd@NODE`. Raises LabError."""
         target = self._daemons.control_socket(daemon)
-        return pods.run([*self.ovn.command("ovs-appctl"), "-t", str(target), *args], timeout=timeout)
+        return shell.run([*self.ovn.command("ovs-appctl"), "-t", str(target), *args], timeout=timeout)
 
     def netns_argv(self, name: str, argv: Sequence[str]) -> list[str]:
-        """argv that runs `argv` in the namespace of `outside`, `fabric` or a node."""
-        return pods.in_netns(self.layout, self.netns(name), argv)
+        """Argv that runs `argv` in the namespace of `outside`, `fabric` or a node."""
+        return shell.netns_enter(self.netns(name), argv)
 
     def netns_exec(
         self, name: str, argv: Sequence[str], *, timeout: float = 30, input_text: str | None = None
@@ -200,7 +200,7 @@ class Lab:
 
         Raises LabError when it takes longer than `timeout` s (it is ended then).
         """
-        return pods.complete(self.netns_argv(name, argv), timeout=timeout, input_text=input_text)
+        return shell.complete(self.netns_argv(name, argv), timeout=timeout, input_text=input_text)
 
     def outside_routes(self, routes: Mapping[str, Sequence[str]]) -> None:
         """Make `{cidr: [nexthop, …]}` the whole set of the outside host's return routes.
@@ -236,15 +236,19 @@ class Lab:
 
     # ---- pods
 
+    @property
+    def _plumbing(self) -> pods.Plumbing:
+        return pods.Plumbing(self.layout, self.spec, self.ovn)
+
     def pod_ids(self) -> list[str]:
         """Pods that have a namespace or anything left of one."""
         return pods.pod_ids(self.layout)
 
     def create_pod_netns(self, pod_id: str) -> str:
         """Make the pod's network namespace (lo up) and return its ip-netns(8) name."""
-        return pods.create(self.layout, pod_id)
+        return self._plumbing.create(pod_id)
 
-    def plug_internal(
+    def plug_internal(  # noqa: PLR0913 - keywords, named at every call
         self,
         pod_id: str,
         node: str,
@@ -263,9 +267,9 @@ class Lab:
         nothing; with others the interface is made anew. Raises UnknownPodError, LabError.
         """
         port = pods.Port(node, "eth0", mac, list(addresses), list(gateways) if default_route else [], mtu)
-        pods.plug_internal(self.layout, self.ovn, self.node(node), pod_id, port, lsp_name)
+        self._plumbing.plug_internal(pod_id, port, lsp_name)
 
-    def plug_external(
+    def plug_external(  # noqa: PLR0913 - keywords, named at every call
         self,
         pod_id: str,
         node: str,
@@ -282,11 +286,12 @@ class Lab:
         `gateways` become default routes; a gateway pod's are node-agent's business, so leave them out.
         """
         port = pods.Port(node, ifname, mac, list(addresses), list(gateways), mtu)
-        pods.plug_external(self.layout, self.node(node), pod_id, port, master)
+        self._plumbing.plug_external(pod_id, port, master)
 
     def unplug_pod(self, pod_id: str) -> None:
         """Remove the pod's processes, OVS port, links, namespace and files. Idempotent."""
-        pods.unplug(self.layout, self.ovn, self.spec, self.processes, pod_id)
+        containers.end_all(self.layout, self.processes, pod_id)
+        self._plumbing.unplug(pod_id)
 
     def wait_port_up(self, lsp_name: str, timeout: float = 10) -> bool:
         """Wait until OVN says that the logical switch port is up (flows installed on its node)."""
@@ -295,7 +300,7 @@ class Lab:
             return True
         return False
 
-    def pod_spawn(
+    def pod_spawn(  # noqa: PLR0913 - keywords, named at every call
         self,
         pod_id: str,
         container: str,
@@ -312,10 +317,9 @@ class Lab:
         and HOME get defaults. A live container of that name is left alone and its pid returned. Raises
         UnknownPodError, LabError (with the log's end when the program fails at once).
         """
-        process = pods.Container(container, list(argv), dict(mounts or {}), dict(env or {}), hostname)
-        return pods.spawn(
-            self.layout, self.processes, pod_id, process, log or self.pod_log(pod_id, container)
-        )
+        process = containers.Container(container, list(argv), dict(mounts or {}), dict(env or {}), hostname)
+        log = log or self.pod_log(pod_id, container)
+        return containers.spawn(self.layout, self.processes, pod_id, process, log)
 
     def pod_log(self, pod_id: str, container: str) -> Path:
         """Where `pod_spawn` sends a container's output unless told otherwise; gone with the pod."""
@@ -330,10 +334,10 @@ class Lab:
         return self.processes.kill(self.layout.container_name(pod_id, container), sig, wait=wait)
 
     def pod_argv(self, pod_id: str, argv: Sequence[str], *, container: str | None = None) -> list[str]:
-        """argv that runs `argv` in the pod: in the container's mounts while it lives, else only in the
+        """Argv that runs `argv` in the pod: in the container's mounts while it lives, else only in the
         pod's namespace. Without `container` the pod's first live one. Raises UnknownPodError.
         """
-        return pods.exec_argv(self.layout, self.processes, pod_id, argv, container)
+        return containers.exec_argv(self.layout, self.processes, pod_id, argv, container)
 
     def pod_exec(
         self,
@@ -348,7 +352,7 @@ class Lab:
         it takes longer than `timeout` s.
         """
         argv = self.pod_argv(pod_id, argv, container=container)
-        return pods.complete(argv, timeout=timeout, input_text=input_text)
+        return shell.complete(argv, timeout=timeout, input_text=input_text)
 
 
 def default_directory() -> Path:
