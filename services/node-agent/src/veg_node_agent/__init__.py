@@ -1,0 +1,1 @@
+"""The agent inside a gateway pod: makes routes, rules, sysctls and NAT match its configuration."""

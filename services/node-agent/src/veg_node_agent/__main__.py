@@ -1,0 +1,129 @@
+"""The process `veg-node-agent`: flags, wiring, signals."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import click
+from veg_common import logs
+from veg_common.process import run_service
+from veg_common.server import start_server
+
+from veg_node_agent import rpc
+from veg_node_agent.agent import Agent
+from veg_node_agent.config import DEFAULT_CONFIG, DEFAULT_RUN_DIR, Settings
+from veg_node_agent.core import diff
+from veg_node_agent.errors import AgentError, ConfigError
+from veg_node_agent.io.files import RecordFile
+from veg_node_agent.io.kernel import Kernel
+from veg_node_agent.io.nat import BackendName
+from veg_node_agent.io.watch import read_config
+
+_config = click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=DEFAULT_CONFIG,
+    show_default=True,
+    help="AgentConfig as JSON; watched.",
+)
+_run_dir = click.option(
+    "--run-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=DEFAULT_RUN_DIR,
+    show_default=True,
+    help="Folder of the record, the health file and the socket; must live as long as the network namespace.",
+)
+_nat_backend = click.option(
+    "--nat-backend",
+    type=click.Choice(["auto", "legacy", "nft"]),
+    default="auto",
+    show_default=True,
+    help="Tables that hold the NAT rules; auto: legacy where the kernel has them.",
+)
+
+
+@click.group(context_settings={"auto_envvar_prefix": "VEG_NODE_AGENT", "help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Keep routes, rules, sysctls and NAT of a gateway pod as its configuration wants them."""
+
+
+@cli.command()
+@_config
+@_run_dir
+@_nat_backend
+@click.option("--log-level", type=click.Choice(logs.LEVELS), default="info", show_default=True)
+@click.option(
+    "--log-format", type=click.Choice(["auto", "json", "console"]), default="auto", show_default=True
+)
+def run(
+    config: Path, run_dir: Path, nat_backend: BackendName, log_level: str, log_format: logs.Format
+) -> None:
+    """Run in this network namespace until SIGTERM, which leaves the data path as it is."""
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.UsageError(f"--run-dir {run_dir}: {error.strerror}") from None
+    settings = Settings(config, run_dir, nat_backend)
+
+    async def main(stop: asyncio.Event) -> None:
+        agent = Agent(settings, rpc.parse_config, Kernel(nat_backend))
+        try:
+            server = await start_server(settings.socket, rpc.adder(agent), [rpc.SERVICE])
+        except (OSError, RuntimeError) as error:
+            # The service only shows; the data path does not depend on it.
+            logs.get("main").error("debugging service not available", error=str(error))
+            await agent.run(stop)
+            return
+        try:
+            await agent.run(stop)
+        finally:
+            await server.stop(0.2)
+
+    run_service(main, service="node-agent", log_level=log_level, log_format=log_format)
+
+
+@cli.command()
+@_config
+@_run_dir
+@_nat_backend
+def plan(config: Path, run_dir: Path, nat_backend: BackendName) -> None:
+    """Print the operations that would make this network namespace match; nothing when it does."""
+    logs.configure("node-agent", "error")
+    try:
+        wanted = rpc.parse_config(read_config(config))
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from None
+    record = RecordFile(run_dir).load()
+    kernel = Kernel(nat_backend)
+    try:
+        steps = diff.plan(wanted, kernel.read(wanted, record), record)
+    except AgentError as error:
+        raise click.ClickException(str(error)) from None
+    finally:
+        kernel.close()
+    for step in steps.operations:
+        click.echo(str(step))
+    for text in (*(f"waiting: {w}" for w in steps.waiting), *steps.problems):
+        click.echo(text, err=True)
+
+
+@cli.command()
+@_run_dir
+def state(run_dir: Path) -> None:
+    """Ask the agent that runs with this run folder how it stands."""
+    logs.configure("node-agent", "error")
+    try:
+        text = asyncio.run(rpc.fetch_state(Settings(run_dir=run_dir).socket))
+    except AgentError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(text)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    cli(prog_name="veg-node-agent")
+
+
+if __name__ == "__main__":
+    main()

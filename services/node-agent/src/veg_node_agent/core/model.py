@@ -1,0 +1,223 @@
+"""The values that the core computes with: configuration, kernel objects, a snapshot of the kernel.
+
+Addresses and prefixes are canonical text ("10.16.0.0/16", "fd00::1"), as the kernel's tools print them, so that
+equality is equality of strings. Everything is frozen and hashable.
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+# Routes and rules of ours carry this number in their protocol field (rtm_protocol, FRA_PROTOCOL). It is free in
+# iproute2's rt_protos and in the kernel's rtnetlink.h; 118 is "v" in ASCII.
+OUR_PROTOCOL = 118
+# rtnetlink.h RTPROT_BOOT: what `ip route add` writes by default and what `ip route show` does not print. The default
+# route carries it, because its printed form is part of the contract with users.
+BOOT_PROTOCOL = 3
+
+ALLOW_PRIORITY = 18600
+DENY_PRIORITY = 18601
+
+
+class Family(IntEnum):
+    """An IP family, by the number people say."""
+
+    V4 = 4
+    V6 = 6
+
+    @property
+    def label(self) -> str:
+        """IPv4 or IPv6."""
+        return f"IPv{int(self)}"
+
+    @property
+    def everything(self) -> str:
+        """The prefix that holds every address."""
+        return "0.0.0.0/0" if self is Family.V4 else "::/0"
+
+    @property
+    def metric(self) -> int:
+        """The metric of routes that `ip route add` writes: none for IPv4, IP6_RT_PRIO_USER for IPv6."""
+        return 0 if self is Family.V4 else 1024
+
+
+@functools.lru_cache(maxsize=16384)
+def network(cidr: str) -> Network:
+    """Parse a prefix once; ValueError when it has host bits."""
+    return ipaddress.ip_network(cidr)
+
+
+def contains(outer: str, inner: str) -> bool:
+    """Whether prefix `inner` of the same family lies in prefix `outer` (or is it)."""
+    a, b = network(outer), network(inner)
+    return (
+        a.version == b.version
+        and a.prefixlen <= b.prefixlen
+        and int(a.network_address) <= int(b.network_address)
+        and int(b.broadcast_address) <= int(a.broadcast_address)
+    )
+
+
+@dataclass(frozen=True)
+class Source:
+    """Whose traffic is taken out: masqueraded, or forwarded with its own address."""
+
+    cidr: str
+    snat: bool
+
+
+@dataclass(frozen=True)
+class FamilyConfig:
+    """One family of the configuration; see veg.agent.v1.AgentFamily."""
+
+    family: Family
+    internal_gateway: str
+    external_gateway: str
+    vpc_cidrs: tuple[str, ...] = ()
+    sources: tuple[Source, ...] = ()
+
+
+@dataclass(frozen=True)
+class Config:
+    """A valid configuration; see veg.agent.v1.AgentConfig. BFD is not this service's to run, so it is not here."""
+
+    gateway: str
+    internal: str
+    external: str
+    families: tuple[FamilyConfig, ...]
+
+
+@dataclass(frozen=True)
+class Interface:
+    """A link and its global addresses with their prefix lengths ("10.16.0.12/16")."""
+
+    name: str
+    up: bool
+    addresses: tuple[str, ...] = ()
+
+    def networks(self, family: Family) -> tuple[str, ...]:
+        """The connected prefixes of a family, canonical."""
+        found = (ipaddress.ip_interface(a).network for a in self.addresses)
+        return tuple(str(n) for n in found if n.version == family)
+
+
+@dataclass(frozen=True)
+class Route:
+    """A unicast route of the main table.
+
+    `dst` is a prefix, `Family.everything` for the default. `gateway` is empty for a connected route. `extra` is empty
+    for a plain route and tells what else it has (type, tos, nexthops, …) otherwise: ours never have any.
+    """
+
+    family: Family
+    dst: str
+    gateway: str
+    dev: str
+    metric: int
+    protocol: int
+    extra: str = ""
+
+    @property
+    def is_default(self) -> bool:
+        """Whether it is a default route."""
+        return self.dst == self.family.everything
+
+    def __str__(self) -> str:
+        words = [self.extra] if self.extra else []
+        words.append("default" if self.is_default else self.dst)
+        words += ["via", self.gateway] if self.gateway else []
+        words += ["dev", self.dev] if self.dev else []
+        words += ["proto", str(self.protocol)] if self.protocol != BOOT_PROTOCOL else []
+        words += ["metric", str(self.metric)] if self.metric else []
+        return " ".join(words)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A policy routing rule that bears our protocol number: one end of the source guard.
+
+    `action` is "lookup main" or "blackhole" (or, in one that was tampered with, something else).
+    """
+
+    family: Family
+    priority: int
+    iif: str
+    action: str
+    src: str = ""
+    dst: str = ""
+    extra: str = ""
+
+    @property
+    def opens(self) -> bool:
+        """Whether packets get through by it."""
+        return self.action != "blackhole"
+
+    def __str__(self) -> str:
+        words = [f"from {self.src or 'all'}"]
+        words += [f"to {self.dst}"] if self.dst else []
+        words += [f"iif {self.iif}"] if self.iif else []
+        words += [self.extra] if self.extra else []
+        words.append(self.action)
+        return " ".join([*words, "proto", str(OUR_PROTOCOL)])
+
+
+@dataclass(frozen=True)
+class NatRule:
+    """A rule of exactly our shape in the nat table's POSTROUTING: a source and a target, nothing else.
+
+    `masquerade` false: `-j RETURN`, which ends the table for a source that keeps its address although a less specific
+    prefix is masqueraded.
+    """
+
+    family: Family
+    cidr: str
+    masquerade: bool
+
+    @property
+    def spec(self) -> str:
+        """The rule in the words of iptables, after `-A POSTROUTING `."""
+        source = "" if network(self.cidr).prefixlen == 0 else f"-s {self.cidr} "
+        return source + ("-j MASQUERADE --random-fully" if self.masquerade else "-j RETURN")
+
+    def __str__(self) -> str:
+        return f"-A POSTROUTING {self.spec}"
+
+
+# POSTROUTING of one family in its order; None stands for a rule of another shape, which is never ours.
+Chain = tuple[NatRule | None, ...]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What the kernel of one network namespace holds, as far as the agent looks.
+
+    `routes`: all of the main table; `rules`: those with our mark; `nat`: the chains of the families that were asked
+    for; `unreadable`: those whose chain could not be read, and why; `sysctls`: path below /proc/sys to value, None when
+    it does not exist.
+    """
+
+    interfaces: Mapping[str, Interface] = field(default_factory=dict)
+    routes: tuple[Route, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    nat: Mapping[Family, Chain] = field(default_factory=dict)
+    unreadable: Mapping[Family, str] = field(default_factory=dict)
+    sysctls: Mapping[str, str | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What was last applied and can not bear a visible mark: NAT rules, default routes, sysctls.
+
+    Written before an operation (with what it will add) and after (with what is left), so that a killed agent's
+    successor knows what is ours. `sysctls` holds the values that were there before us.
+    """
+
+    nat: frozenset[NatRule] = frozenset()
+    defaults: frozenset[Route] = frozenset()
+    sysctls: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""One module a neighbour: netlink, NAT tables, sysctls, files."""

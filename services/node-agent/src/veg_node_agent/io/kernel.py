@@ -1,0 +1,108 @@
+"""The kernel of this network namespace as one neighbour: read a snapshot, carry out a plan.
+
+Blocking; the agent calls it from one thread of its own, the `plan` command directly.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from veg_node_agent.core.desired import sysctl_paths
+from veg_node_agent.core.model import Chain, Config, Family, Record, Snapshot
+from veg_node_agent.core.operations import NatOp, Operation, RouteOp, RuleOp, SysctlOp, closes
+from veg_node_agent.errors import KernelError
+from veg_node_agent.io import sysctl
+from veg_node_agent.io.nat import BackendName, Nat
+from veg_node_agent.io.netlink import Netlink
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a plan: the operations that were carried out, and one line for each that was refused."""
+
+    done: tuple[Operation, ...]
+    errors: tuple[str, ...]
+
+
+class Kernel:
+    """Routes, rules, NAT and sysctls. Methods raise KernelError when the kernel can not be read."""
+
+    def __init__(self, nat_backend: BackendName = "auto") -> None:
+        self._nat = Nat(nat_backend)
+        self._netlink: Netlink | None = None
+
+    @property
+    def nat_backend(self) -> str:
+        """Which tables hold the NAT rules; empty before the first read."""
+        return self._nat.backend
+
+    def close(self) -> None:
+        """Give the netlink socket back; the next call opens another."""
+        if self._netlink is not None:
+            self._netlink.close()
+            self._netlink = None
+
+    def read(self, config: Config, record: Record) -> Snapshot:
+        """What is there. The nat table of a family is read only when the configuration or the record names it."""
+        netlink = self._handle()
+        interfaces = netlink.interfaces()
+        named = {entry.family for entry in config.families} | {rule.family for rule in record.nat}
+        chains, unreadable = self._read_nat(sorted(named))
+        return Snapshot(
+            interfaces=interfaces,
+            routes=tuple(route for family in Family for route in netlink.routes(family)),
+            rules=tuple(rule for family in Family for rule in netlink.rules(family)),
+            nat=chains,
+            unreadable=unreadable,
+            sysctls={path: sysctl.read(path) for path in (*sysctl_paths(config), *record.sysctls)},
+        )
+
+    def apply(self, operations: Sequence[Operation]) -> Outcome:
+        """Carry out the operations in order.
+
+        After a failure the rest of the same family is left out, except for what only closes the source guard.
+        """
+        done: list[Operation] = []
+        errors: list[str] = []
+        failed: set[Family] = set()
+        for (family, is_nat), group in itertools.groupby(
+            operations, lambda op: (op.family, isinstance(op, NatOp))
+        ):
+            steps = list(group)
+            batches = [steps] if is_nat else [[step] for step in steps]
+            for batch in batches:
+                if family in failed and not all(closes(step) for step in batch):
+                    continue
+                try:
+                    self._carry_out(family, batch)
+                    done += batch
+                except KernelError as error:
+                    errors.append(str(error))
+                    failed.add(family)
+        return Outcome(tuple(done), tuple(errors))
+
+    def _read_nat(self, families: Sequence[Family]) -> tuple[dict[Family, Chain], dict[Family, str]]:
+        chains: dict[Family, Chain] = {}
+        unreadable: dict[Family, str] = {}
+        for family in families:
+            try:
+                chains[family] = self._nat.read(family)
+            except KernelError as error:
+                unreadable[family] = str(error)
+        return chains, unreadable
+
+    def _carry_out(self, family: Family, batch: Sequence[Operation]) -> None:
+        first = batch[0]
+        if isinstance(first, (RouteOp, RuleOp)):
+            self._handle().change(first)
+        elif isinstance(first, SysctlOp):
+            sysctl.write(first)
+        else:
+            self._nat.commit(family, [step for step in batch if isinstance(step, NatOp)])
+
+    def _handle(self) -> Netlink:
+        if self._netlink is None:
+            self._netlink = Netlink()
+        return self._netlink

@@ -1,0 +1,60 @@
+"""NAT rules where the kernel has no legacy tables: the nft variant of iptables-save and iptables-restore."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+
+from veg_node_agent.core.model import Chain, Family, NatRule
+from veg_node_agent.core.operations import NatOp
+from veg_node_agent.errors import KernelError
+
+_OURS = re.compile(r"-A POSTROUTING(?: -s (\S+))? -j (?:(MASQUERADE --random-fully)|RETURN)")
+_PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
+_TIMEOUT = 10.0  # s; the tools wait up to 5 s for their lock
+
+
+class NftNat:
+    """The nat table of one family in nf_tables, as iptables-nft keeps it."""
+
+    name = "nft"
+
+    def __init__(self, family: Family) -> None:
+        self._family = family
+        self._tool = "iptables-nft" if family is Family.V4 else "ip6tables-nft"
+
+    def read(self) -> Chain:
+        """POSTROUTING as it is. Raises KernelError."""
+        lines = self._run("-save", ["-t", "nat"]).splitlines()
+        return tuple(self._parse(line) for line in lines if line.startswith("-A POSTROUTING "))
+
+    def commit(self, steps: Sequence[NatOp]) -> None:
+        """Carry out the steps in one transaction. Raises KernelError."""
+        script = "\n".join(["*nat", *(step.line for step in steps), "COMMIT", ""])
+        self._run("-restore", ["--noflush", "-w", "5"], script)
+
+    def _parse(self, line: str) -> NatRule | None:
+        match = _OURS.fullmatch(line.strip())
+        return NatRule(self._family, match[1] or self._family.everything, bool(match[2])) if match else None
+
+    def _run(self, tool: str, arguments: list[str], script: str = "") -> str:
+        program = shutil.which(self._tool + tool, path=_PATH)
+        if program is None:
+            raise KernelError(f"{self._tool}{tool} is not installed")
+        try:
+            done = subprocess.run(
+                [program, *arguments],
+                input=script,
+                capture_output=True,
+                text=True,
+                timeout=_TIMEOUT,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise KernelError(f"{self._tool}{tool}: {error}") from error
+        if done.returncode:
+            first = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[0]
+            raise KernelError(f"{self._tool}{tool}: {first}")
+        return done.stdout
