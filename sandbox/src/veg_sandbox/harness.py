@@ -16,10 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from veg_sandbox.net.echo import ECHO_PORT
+
+__all__ = ["CLI", "ECHO_PORT", "CommandError", "Sandbox", "eventually"]
+
 T = TypeVar("T")
 
 CLI = str(Path(sys.prefix) / "bin" / "veg-sandbox")
-ECHO_PORT = 7
 POLL_SECONDS = 0.1
 
 
