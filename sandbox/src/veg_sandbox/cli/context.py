@@ -1,0 +1,118 @@
+"""Where a command finds its sandbox: the lab's directory, the object store in it, and what `up` was asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from veg_sandbox.cli.errors import CliError, not_up
+
+if TYPE_CHECKING:
+    from veg_common.folder import FolderStore
+
+    from veg_sandbox.net.lab import Lab
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `up` was asked for; kept so that a later `up` can repair."""
+
+    nodes: int = 3
+    ip_family: str = "ipv4"
+    namespaces: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Files of a sandbox beside the lab's own."""
+
+    directory: Path
+
+    @property
+    def objects(self) -> Path:
+        """The object store."""
+        return self.directory / "objects"
+
+    @property
+    def settings(self) -> Path:
+        """Settings as JSON, written when everything has been started."""
+        return self.directory / "sandbox.json"
+
+    @property
+    def api_socket(self) -> Path:
+        """Where veg-api listens."""
+        return self.directory / "api.sock"
+
+    @property
+    def programmer_socket(self) -> Path:
+        """Where veg-ovn-programmer listens."""
+        return self.directory / "programmer.sock"
+
+    @property
+    def runtime(self) -> Path:
+        """Folder of the runtime's own files."""
+        return self.directory / "runtime"
+
+    @property
+    def heartbeat(self) -> Path:
+        """Touched by the runtime every second while it works."""
+        return self.runtime / "heartbeat"
+
+
+def paths(name: str) -> Paths:
+    """Paths of the sandbox called `name`. Raises CliError for a bad name."""
+    from veg_sandbox.net.errors import LabError  # noqa: PLC0415
+    from veg_sandbox.net.model import lab_dir  # noqa: PLC0415
+
+    try:
+        return Paths(lab_dir(name))
+    except LabError as error:
+        raise CliError(f"error: {error}") from error
+
+
+def running(name: str) -> Paths:
+    """Paths of a sandbox that is up. Raises CliError."""
+    found = paths(name)
+    if not found.settings.is_file():
+        raise not_up()
+    return found
+
+
+def store(name: str) -> FolderStore:
+    """The object store of a sandbox that is up. Raises CliError."""
+    from veg_common.folder import FolderStore  # noqa: PLC0415
+
+    return FolderStore(running(name).objects)
+
+
+def lab(name: str) -> Lab:
+    """The lab of a sandbox that is up. Raises CliError."""
+    from veg_sandbox.net.lab import Lab  # noqa: PLC0415
+
+    return Lab.attach(running(name).directory)
+
+
+def read_settings(where: Paths) -> Settings:
+    """What `up` was asked for. Raises CliError when the sandbox is not up."""
+    try:
+        return Settings(**json.loads(where.settings.read_text()))
+    except FileNotFoundError:
+        raise not_up() from None
+
+
+def write_settings(where: Paths, settings: Settings) -> None:
+    """Say that the sandbox is whole."""
+    new = where.settings.with_suffix(".new")
+    new.write_text(json.dumps(asdict(settings)))
+    new.replace(where.settings)
+
+
+def run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a coroutine to its end."""
+    return asyncio.run(work())

@@ -1,0 +1,48 @@
+"""Reads the FILE arguments of `apply` and `delete`: files, `-` for stdin, or folders of manifests."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from veg_common.objects import ManifestError, Object, parse_manifests
+
+_SUFFIXES = (".yaml", ".yml", ".json")
+# A whole file may hold many documents; beyond this it is not a manifest but a mistake.
+_MAX_FILE_BYTES = 64_000_000
+
+
+def sources(argument: str) -> list[str]:
+    """The files that one `-f` stands for: itself, or the manifests of a folder in order of name."""
+    path = Path(argument)
+    if argument == "-" or not path.is_dir():
+        return [argument]
+    return sorted(str(file) for file in path.iterdir() if file.suffix in _SUFFIXES and file.is_file())
+
+
+def load(source: str, namespace: str) -> list[Object]:
+    """The objects of one file. Raises ManifestError with one line that names the file and the reason."""
+    name = "stdin" if source == "-" else source
+    try:
+        objects = parse_manifests(_read(source), namespace)
+    except ManifestError as error:
+        raise ManifestError(f"{name}: {error}") from error
+    except OSError as error:
+        raise ManifestError(f"{name}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{name}: not UTF-8 text (byte {error.start})") from error
+    if not objects:
+        raise ManifestError(f"{name}: no objects in it")
+    return objects
+
+
+def _read(source: str) -> str:
+    data = sys.stdin.buffer.read(_MAX_FILE_BYTES + 1) if source == "-" else _read_file(Path(source))
+    if len(data) > _MAX_FILE_BYTES:
+        raise ManifestError(f"more than {_MAX_FILE_BYTES} bytes: too large for a manifest")
+    return data.decode()
+
+
+def _read_file(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_MAX_FILE_BYTES + 1)

@@ -1,0 +1,97 @@
+"""The services that the sandbox runs beside OVN: how each is started, and whether it answers."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from veg_sandbox.cli.context import Paths
+
+if TYPE_CHECKING:
+    from veg_sandbox.net.lab import Lab
+
+PROGRAMMER, API, RUNTIME = "ovn-programmer", "api", "runtime"
+# In the order of starting: each one's neighbours come first.
+NAMES = (PROGRAMMER, API, RUNTIME)
+# The runtime touches its file every second; a busy machine may delay that.
+_HEARTBEAT_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Service:
+    """One process: its command line, and its gRPC address if it has one."""
+
+    name: str
+    argv: list[str]
+    target: str = ""
+
+
+def script(name: str) -> str:
+    """The console script of this environment, as an image would run it."""
+    return str(Path(sys.prefix) / "bin" / name)
+
+
+def services(lab: Lab, where: Paths) -> dict[str, Service]:
+    """The services by name, in the order of starting."""
+    store, programmer, api = (
+        f"folder:{where.objects}",
+        f"unix:{where.programmer_socket}",
+        f"unix:{where.api_socket}",
+    )
+    listed = (
+        Service(
+            PROGRAMMER,
+            [
+                *(script("veg-ovn-programmer"), "run", "--nb", lab.nb_remote),
+                *("--listen", programmer, "--topology", "managed"),
+            ],
+            programmer,
+        ),
+        Service(
+            API,
+            [script("veg-api"), "run", "--store", store, "--programmer", programmer, "--listen", api],
+            api,
+        ),
+        Service(RUNTIME, [script("veg-sandbox"), "runtime", "--lab", str(lab.directory), "--store", store]),
+    )
+    return {service.name: service for service in listed}
+
+
+def start(lab: Lab, service: Service) -> int:
+    """Start the service unless it runs; returns its pid."""
+    env = {**os.environ, "PATH": f"{Path(sys.prefix) / 'bin'}:{os.environ.get('PATH', '/usr/bin:/bin')}"}
+    return lab.processes.spawn_detached(service.name, service.argv, env=env, log=lab.log(service.name))
+
+
+def is_healthy(lab: Lab, where: Paths, service: Service) -> bool:
+    """Whether the process is there and answers."""
+    if lab.processes.pid(service.name) is None:
+        return False
+    return answers(service.target) if service.target else beats(where.heartbeat)
+
+
+def answers(target: str, timeout: float = 1.0) -> bool:
+    """Whether a gRPC server at the address says that it serves."""
+    import grpc  # noqa: PLC0415
+    from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: PLC0415
+
+    with grpc.insecure_channel(target) as channel:
+        try:
+            reply = health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(), timeout=timeout
+            )
+        except grpc.RpcError:
+            return False
+    return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def beats(heartbeat: Path) -> bool:
+    """Whether the file was touched lately."""
+    try:
+        return time.time() - heartbeat.stat().st_mtime < _HEARTBEAT_SECONDS
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,210 @@
+"""One container of a pod: started or adopted, watched, started again, probed.
+
+It runs detached from the runtime: when the runtime ends, the container goes on, and the next runtime adopts it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from veg_common.logs import get
+from veg_common.objects import Object
+
+from veg_sandbox.runtime.core import podstatus
+from veg_sandbox.runtime.core.containers import Container
+from veg_sandbox.runtime.core.pods import status_of, timestamp
+from veg_sandbox.runtime.core.podstatus import ContainerFacts
+from veg_sandbox.runtime.process import ended, succeeds, wait_any
+
+# Until a container is ready for the first time it is asked often, but not for ever.
+_EAGER_PERIOD = 0.2
+_EAGER_SECONDS = 15.0
+log = get("container")
+
+
+class Engine(Protocol):
+    """What starts and finds the processes of one pod's containers."""
+
+    async def spawn(self, container: Container) -> None:
+        """Start it unless it lives. Raises RuntimeError with one line."""
+        ...
+
+    def pid(self, container: str) -> int | None:
+        """Its pid while it lives."""
+        ...
+
+    def exec_argv(self, container: str, command: tuple[str, ...]) -> list[str]:
+        """What runs a command in it. Raises RuntimeError."""
+        ...
+
+
+@dataclass
+class _State:
+    ready: bool = False
+    restarts: int = 0
+    started_at: str = ""
+    waiting: str = "ContainerCreating"
+    message: str = ""
+    last_finished_at: str = ""
+    quick_deaths: int = 0
+
+
+class ContainerRunner:
+    """Runs one container until `stop`; `changed` is called after every change of its facts."""
+
+    def __init__(
+        self, container: Container, engine: Engine, before: Object, changed: Callable[[], None]
+    ) -> None:
+        self.container = container
+        self._engine = engine
+        self._changed = changed
+        self._stopping = asyncio.Event()
+        self._state, self._was_running = _recall(before, container.name)
+        self._log = log.bind(pod=before["metadata"]["name"], container=container.name)
+
+    def facts(self) -> ContainerFacts:
+        """How it is now."""
+        state = self._state
+        return ContainerFacts(
+            name=self.container.name,
+            image=self.container.image,
+            ready=state.ready,
+            restarts=state.restarts,
+            started_at=state.started_at,
+            waiting=state.waiting,
+            waiting_message=state.message,
+            last_finished_at=state.last_finished_at,
+        )
+
+    def stop(self) -> None:
+        """Have `run` return soon; the process itself is left alone."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Keep the container running until `stop`."""
+        if not self.container.command:
+            self._set(ready=True, waiting="", started_at=self._state.started_at or _stamp())
+            return
+        alive = self._engine.pid(self.container.name) is not None
+        if self._was_running and not alive:
+            self._died()  # while no runtime was there
+        elif not alive:
+            self._state.ready = False
+        while not self._stopping.is_set():
+            if await self._start(adopt=alive):
+                await self._watch()
+            alive = False
+
+    async def _start(self, *, adopt: bool) -> bool:
+        """Get the process running, after a pause when it died quickly. False when that failed."""
+        if adopt:
+            self._log.info("container adopted", pid=self._engine.pid(self.container.name))
+            self._set(waiting="", started_at=self._state.started_at or _stamp())
+            return True
+        if pause := podstatus.backoff_ms(self._state.quick_deaths) if self._state.quick_deaths else 0:
+            self._set(waiting="CrashLoopBackOff", message=f"back-off {pause} ms restarting failed container")
+            await wait_any(self._stopping, seconds=pause / 1000)
+        if self._stopping.is_set():
+            return False
+        try:
+            await self._engine.spawn(self.container)
+        except RuntimeError as error:
+            self._log.warning("container did not start", error=str(error))
+            self._state.quick_deaths = min(self._state.quick_deaths + 2, len(podstatus.BACKOFF_MS))
+            self._set(ready=False, waiting="CreateContainerError", message=str(error))
+            return False
+        self._log.info("container started", pid=self._engine.pid(self.container.name))
+        self._set(waiting="", message="", started_at=_stamp())
+        return True
+
+    async def _watch(self) -> None:
+        """Probe it until it ends or `stop`."""
+        begun = time.monotonic()
+        name = self.container.name
+        tasks: list[asyncio.Task[Any]] = [
+            asyncio.ensure_future(work)
+            for work in _coroutines(
+                ended(lambda: self._engine.pid(name)), self._stopping.wait(), self._probe()
+            )
+        ]
+        try:
+            await asyncio.wait(tasks[:2], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        if self._stopping.is_set():
+            return
+        if time.monotonic() - begun > podstatus.RECOVERED_AFTER_S:
+            self._state.quick_deaths = 0
+        self._died()
+
+    def _died(self) -> None:
+        self._log.warning("container died, starting it again", restarts=self._state.restarts + 1)
+        self._state.quick_deaths += 1
+        self._set(
+            ready=False,
+            restarts=self._state.restarts + 1,
+            last_finished_at=_stamp(),
+            waiting="CrashLoopBackOff",
+        )
+
+    async def _probe(self) -> None:
+        probe = self.container.probe
+        if probe is None:
+            self._set(ready=True)
+            return
+        failures, begun = 0, time.monotonic()
+        while True:
+            try:
+                argv = self._engine.exec_argv(self.container.name, probe.command)
+                good = await succeeds(argv, probe.timeout)
+            except RuntimeError:
+                good = False
+            failures = 0 if good else failures + 1
+            if good or failures >= probe.failures:
+                self._set(ready=good)
+            eager = not self._state.ready and time.monotonic() - begun < _EAGER_SECONDS
+            await asyncio.sleep(_EAGER_PERIOD if eager else probe.period)
+
+    def _set(self, **values: Any) -> None:
+        before = self.facts()
+        for key, value in values.items():
+            setattr(self._state, key, value)
+        if self.facts() != before:
+            self._changed()
+
+
+def _recall(pod: Object, name: str) -> tuple[_State, bool]:
+    """What an earlier runtime wrote about the container, and whether it ran then.
+
+    Readiness is taken over as well: a gateway whose runtime restarts must not lose its nexthop.
+    """
+    found: Object = next(
+        (s for s in status_of(pod).get("containerStatuses") or [] if s.get("name") == name), {}
+    )
+    running = (found.get("state") or {}).get("running") or {}
+    ended_before = (found.get("lastState") or {}).get("terminated") or {}
+    state = _State(
+        ready=bool(found.get("ready")),
+        restarts=int(found.get("restartCount") or 0),
+        started_at=str(running.get("startedAt") or ""),
+        last_finished_at=str(ended_before.get("finishedAt") or ""),
+    )
+    if running:
+        state.waiting = ""
+    return state, bool(running)
+
+
+def _coroutines(*works: Coroutine[Any, Any, Any]) -> tuple[Coroutine[Any, Any, Any], ...]:
+    return works
+
+
+def _stamp() -> str:
+    import datetime as dt  # noqa: PLC0415
+
+    return timestamp(dt.datetime.now(dt.UTC))

@@ -1,0 +1,136 @@
+"""What a container of a pod is to run: command, environment, mounts, probe. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from veg_common.objects import Object
+
+from veg_sandbox.runtime.core.pods import (
+    annotations_of,
+    container_specs,
+    labels_of,
+    node_of,
+    spec_of,
+    status_of,
+)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """An exec probe; times in s."""
+
+    command: tuple[str, ...]
+    period: float = 10
+    timeout: float = 1
+    failures: int = 3
+
+
+@dataclass(frozen=True)
+class Container:
+    """One container. An empty command is a pause: there is nothing to run, it counts as running."""
+
+    name: str
+    image: str
+    command: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    mounts: Mapping[str, str] = field(default_factory=dict)
+    """Volume name -> absolute path in the pod."""
+    probe: Probe | None = None
+
+
+def containers_of(pod: Object, which: Callable[[str], str | None], *, must_run: bool) -> list[Container]:
+    """The containers; `which` finds a program on the host.
+
+    A client pod's program that the host has not becomes a pause; with `must_run` it stays, to fail visibly.
+    """
+    return [_container(pod, spec, which, must_run=must_run) for spec in container_specs(pod)]
+
+
+def volumes_of(pod: Object) -> dict[str, Object]:
+    """spec.volumes by name."""
+    found = spec_of(pod).get("volumes")
+    volumes = found if isinstance(found, list) else []
+    return {str(v["name"]): v for v in volumes if isinstance(v, dict) and v.get("name")}
+
+
+def config_map_of(volume: Object) -> str:
+    """Name of the ConfigMap behind a volume, "" for another kind of volume."""
+    source = volume.get("configMap")
+    return str(source.get("name", "")) if isinstance(source, dict) else ""
+
+
+def _container(pod: Object, spec: Object, which: Callable[[str], str | None], *, must_run: bool) -> Container:
+    command = [str(word) for word in (*_list(spec.get("command")), *_list(spec.get("args")))]
+    if not _list(spec.get("command")):
+        command = []  # the image's entry point, and there is no image
+    elif found := which(command[0]):
+        command[0] = found
+    elif not must_run:
+        command = []
+    mounts = {
+        str(mount["name"]): str(mount["mountPath"])
+        for mount in _list(spec.get("volumeMounts"))
+        if isinstance(mount, dict) and mount.get("name") and str(mount.get("mountPath", "")).startswith("/")
+    }
+    return Container(
+        name=str(spec["name"]),
+        image=str(spec.get("image", "")),
+        command=tuple(command),
+        env=_env(pod, spec),
+        mounts=mounts,
+        probe=_probe(spec.get("readinessProbe")),
+    )
+
+
+def _env(pod: Object, spec: Object) -> dict[str, str]:
+    env = {}
+    for entry in _list(spec.get("env")):
+        if not isinstance(entry, dict) or not entry.get("name"):
+            continue
+        source = entry.get("valueFrom")
+        path = (source.get("fieldRef") or {}).get("fieldPath", "") if isinstance(source, dict) else None
+        env[str(entry["name"])] = str(entry.get("value", "")) if path is None else field_value(pod, str(path))
+    return env
+
+
+def field_value(pod: Object, path: str) -> str:
+    """The downward API's fields that pods use; "" for others."""
+    metadata = pod["metadata"]
+    simple = {
+        "metadata.name": metadata["name"],
+        "metadata.namespace": metadata.get("namespace", ""),
+        "metadata.uid": metadata.get("uid", ""),
+        "spec.nodeName": node_of(pod),
+        "status.hostIP": status_of(pod).get("hostIP", ""),
+        "status.podIP": status_of(pod).get("podIP", ""),
+        "status.podIPs": ",".join(ip["ip"] for ip in status_of(pod).get("podIPs") or []),
+    }
+    if path in simple:
+        return str(simple[path] or "")
+    for prefix, values in (
+        ("metadata.labels", labels_of(pod)),
+        ("metadata.annotations", annotations_of(pod)),
+    ):
+        if path.startswith(f"{prefix}['") and path.endswith("']"):
+            return str(values.get(path[len(prefix) + 2 : -2], ""))
+    return ""
+
+
+def _probe(spec: Any) -> Probe | None:
+    action = spec.get("exec") if isinstance(spec, dict) else None
+    command = tuple(str(word) for word in _list(action.get("command"))) if isinstance(action, dict) else ()
+    if not command:
+        return None
+    return Probe(
+        command,
+        period=float(spec.get("periodSeconds") or 10),
+        timeout=float(spec.get("timeoutSeconds") or 1),
+        failures=int(spec.get("failureThreshold") or 3),
+    )
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

@@ -1,0 +1,116 @@
+"""The runtime process: `veg-sandbox runtime`. Wires the store, the cache and the chosen roles."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+from veg_common.folder import FolderStore
+from veg_common.logs import get
+from veg_common.process import run_service
+from veg_common.store import ObjectStore
+
+from veg_sandbox.net.lab import Lab
+from veg_sandbox.runtime.cache import Cache
+from veg_sandbox.runtime.controller import DeploymentController, Scheduler
+from veg_sandbox.runtime.kubelet import Kubelet, ReturnRoutes
+from veg_sandbox.runtime.loop import Loop
+from veg_sandbox.runtime.worker import Host
+
+ROLES = ("controller", "scheduler", "kubelet")
+_KINDS = (
+    *("Node", "NetworkAttachmentDefinition", "ConfigMap", "Deployment", "Pod"),
+    *("VpcEgressGateway", "Subnet"),
+)
+# The lab's calls wait for the kernel and for OVN, not for the processor.
+_THREADS = 32
+_HEARTBEAT_SECONDS = 1.0
+log = get("runtime")
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """What the flags say."""
+
+    lab: Path
+    store: str
+    roles: tuple[str, ...]
+
+
+def _roles(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[str, ...]:
+    roles = tuple(part.strip() for part in value.split(",") if part.strip())
+    unknown = [role for role in roles if role not in ROLES]
+    if unknown or not roles:
+        raise click.BadParameter(f"{', '.join(unknown) or 'nothing'}: choose from {', '.join(ROLES)}")
+    return roles
+
+
+@click.command(hidden=True)
+@click.option(
+    "--lab", type=click.Path(file_okay=False, path_type=Path), required=True, help="The lab's directory."
+)
+@click.option("--store", required=True, metavar="folder:DIR", help="The object store.")
+@click.option(
+    "--roles", default=",".join(ROLES), show_default=True, callback=_roles, help="Which parts to play."
+)
+@click.option("--log-level", default="info", show_default=True, help="debug, info, warning or error.")
+def command(lab: Path, store: str, roles: tuple[str, ...], log_level: str) -> None:
+    """Play Kubernetes' controllers and kubelets for a lab (started by `up`)."""
+    config = RuntimeConfig(lab.absolute(), store, roles)
+    run_service(lambda stop: serve(config, stop), service="runtime", log_level=log_level)
+
+
+async def serve(config: RuntimeConfig, stop: asyncio.Event) -> None:
+    """Run the roles until `stop`; pods and their containers are left as they are."""
+    lab, store, cache = Lab.attach(config.lab), open_store(config.store), Cache(_KINDS)
+    folder = config.lab / "runtime"
+    folder.mkdir(exist_ok=True)
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="lab") as threads:
+        loops: list[Loop] = []
+        if "controller" in config.roles:
+            loops.append(DeploymentController(store, cache).loop)
+        if "scheduler" in config.roles:
+            loops.append(Scheduler(store, cache).loop)
+        if "kubelet" in config.roles:
+            host = Host(lab, store, cache, threads, folder / "volumes")
+            loops += [Kubelet(host).loop, ReturnRoutes(host).loop]
+        await _run(store, cache, loops, folder / "heartbeat", stop)
+
+
+async def _run(
+    store: ObjectStore, cache: Cache, loops: Sequence[Loop], heartbeat: Path, stop: asyncio.Event
+) -> None:
+    tasks = [asyncio.ensure_future(cache.follow(store))]
+    ending = asyncio.ensure_future(stop.wait())
+    try:
+        # Nothing is decided, and above all nothing deleted, before the picture is whole.
+        await asyncio.wait(
+            (asyncio.ensure_future(cache.synced.wait()), ending), return_when=asyncio.FIRST_COMPLETED
+        )
+        log.info("in sync")
+        tasks += [asyncio.ensure_future(loop.run()) for loop in loops]
+        tasks.append(asyncio.ensure_future(_beat(heartbeat)))
+        await asyncio.wait((*tasks, ending), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        heartbeat.unlink(missing_ok=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _beat(heartbeat: Path) -> None:
+    while True:
+        heartbeat.touch()
+        await asyncio.sleep(_HEARTBEAT_SECONDS)
+
+
+def open_store(text: str) -> ObjectStore:
+    """The store that `folder:DIR` names. Raises ClickException for another kind."""
+    scheme, _, rest = text.partition(":")
+    if scheme != "folder" or not rest:
+        raise click.UsageError(f"--store {text}: only folder:DIR is known")
+    return FolderStore(Path(rest))

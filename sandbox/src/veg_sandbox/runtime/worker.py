@@ -1,0 +1,329 @@
+"""One pod on its node, from the first plug to the last unplug: the share of kubelet and CNI."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from veg_common.logs import get
+from veg_common.objects import Object, Ref, ref_of
+from veg_common.store import NotFoundError, ObjectStore
+
+from veg_sandbox.net.errors import LabError
+from veg_sandbox.net.lab import Lab
+from veg_sandbox.proc import ProcessError
+from veg_sandbox.runtime import volumes
+from veg_sandbox.runtime.cache import Cache
+from veg_sandbox.runtime.container import ContainerRunner
+from veg_sandbox.runtime.core import containers, network, podstatus
+from veg_sandbox.runtime.core.containers import Container
+from veg_sandbox.runtime.core.network import Interface, NetworkError
+from veg_sandbox.runtime.core.pods import (
+    annotations_of,
+    container_specs,
+    is_terminating,
+    labels_of,
+    node_of,
+    spec_of,
+    status_of,
+)
+from veg_sandbox.runtime.core.returns import GATEWAY_LABEL
+from veg_sandbox.runtime.process import wait_any
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_RETRY_SECONDS = 1.0
+_PORT_UP_SECONDS = 2.0
+_MAX_GRACE_SECONDS = 30.0
+log = get("kubelet")
+
+
+@dataclass(frozen=True)
+class Host:
+    """What all pods share. `threads` runs the lab's blocking calls."""
+
+    lab: Lab
+    store: ObjectStore
+    cache: Cache
+    threads: ThreadPoolExecutor
+    volumes: Path
+
+    async def call(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """A blocking call in a thread."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.threads, lambda: work(*args, **kwargs))
+
+
+class WaitingError(Exception):
+    """The pod has to wait for something outside; the text says for what."""
+
+
+class PodWorker:
+    """Brings one pod (by uid) up, keeps it up, and takes it down when its object goes."""
+
+    def __init__(self, host: Host, pod: Object) -> None:
+        self._host = host
+        self.ref: Ref = ref_of(pod)
+        self.uid = str(pod["metadata"]["uid"])
+        self._started_at = podstatus.started_at(pod, now())
+        self._wake = asyncio.Event()
+        self._interfaces: tuple[Interface, ...] = ()
+        self._macs: dict[str, str] = {}
+        self._runners: list[ContainerRunner] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._log = log.bind(pod=str(self.ref), uid=self.uid)
+
+    def wake(self) -> None:
+        """Look at the objects again."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Until the pod is gone. Never raises: a failure is logged, shown in the pod's status and tried again."""
+        while True:
+            self._wake.clear()
+            pause: float | None = None
+            try:
+                if await self._step():
+                    return
+            except WaitingError as reason:
+                await self._publish_waiting(str(reason))
+                pause = _RETRY_SECONDS
+            except (LabError, ProcessError, NetworkError, OSError) as error:
+                self._log.warning("failed, trying again", error=str(error))
+                await self._publish_waiting(str(error))
+                pause = _RETRY_SECONDS
+            except Exception:  # noqa: BLE001 - the edge of the pod's loop; logged with its traceback
+                self._log.exception("failed, trying again")
+                pause = _RETRY_SECONDS
+            await wait_any(self._wake, seconds=pause)
+
+    async def _step(self) -> bool:
+        """One look at the pod; True when it is gone."""
+        pod = self._pod()
+        if pod is None or is_terminating(pod):
+            await self._take_down(pod)
+            return True
+        if not self._interfaces:
+            await self._plug(pod)
+        await self._mount(pod)
+        if not self._runners:
+            self._start_containers(pod)
+        await self._publish(pod)
+        return False
+
+    def _pod(self) -> Object | None:
+        pod = self._host.cache.get(self.ref)
+        return pod if pod is not None and pod["metadata"].get("uid") == self.uid else None
+
+    # -- network -----------------------------------------------------------------------------------------------
+
+    async def _plug(self, pod: Object) -> None:
+        attachments = {ref_of(o): o for o in self._host.cache.all("NetworkAttachmentDefinition")}
+        plug = network.plug_of(pod, attachments)
+        if plug.waiting:
+            raise WaitingError(plug.waiting)
+        lab, node = self._host.lab, node_of(pod)
+        port = f"{self.ref.name}.{self.ref.namespace}"
+        primary, *others = plug.interfaces
+        # A gateway's default route leads outside and is its agent's business.
+        routed = not is_gateway(pod)
+        await self._host.call(lab.create_pod_netns, self.uid)
+        for interface in others:
+            await self._host.call(
+                lab.plug_external,
+                self.uid,
+                node,
+                interface.name,
+                addresses=interface.addresses,
+                mac=interface.mac or None,
+            )
+        await self._host.call(
+            lab.plug_internal,
+            self.uid,
+            node,
+            lsp_name=port,
+            mac=primary.mac,
+            addresses=primary.addresses,
+            gateways=primary.gateways,
+            default_route=routed,
+        )
+        # One that was plugged before works already, whatever OVN does at the moment.
+        if not status_of(pod).get("podIP") and not await self._host.call(
+            lab.wait_port_up, port, timeout=_PORT_UP_SECONDS
+        ):
+            raise WaitingError(f"logical switch port {port} is not up yet")
+        self._macs = await self._host.call(read_macs, lab, self.uid)
+        self._interfaces = plug.interfaces
+        self._log.info("pod plugged", node=node, ips=[ip for i in plug.interfaces for ip in i.ips])
+
+    # -- containers --------------------------------------------------------------------------------------------
+
+    async def _mount(self, pod: Object) -> None:
+        """Bring the ConfigMap volumes up to date. Raises WaitingError for one that is not there."""
+        for name, volume in containers.volumes_of(pod).items():
+            folder = self._host.volumes / self.uid / name
+            source = containers.config_map_of(volume)
+            if not source:
+                folder.mkdir(parents=True, exist_ok=True)
+                continue
+            config_map = self._host.cache.get(Ref("ConfigMap", self.ref.namespace, source))
+            if config_map is None:
+                if self._runners:
+                    continue  # what is mounted stays, as with a kubelet
+                if volume["configMap"].get("optional"):
+                    folder.mkdir(parents=True, exist_ok=True)
+                    continue
+                raise WaitingError(f'configmap "{source}" not found')
+            files = volumes.content(config_map, volume["configMap"].get("items"))
+            version = str(config_map["metadata"].get("resourceVersion", "0"))
+            if volumes.write(folder, files, version):
+                self._log.info("volume written", volume=name, configmap=source, version=version)
+
+    def _start_containers(self, pod: Object) -> None:
+        engine = LabEngine(self._host, self.uid, self.ref.name)
+        listed = containers.containers_of(pod, find_program, must_run=is_gateway(pod))
+        self._runners = [ContainerRunner(container, engine, pod, self.wake) for container in listed]
+        self._tasks = [asyncio.ensure_future(runner.run()) for runner in self._runners]
+
+    # -- status ------------------------------------------------------------------------------------------------
+
+    async def _publish(self, pod: Object) -> None:
+        await self._annotate(pod)
+        ips = self._interfaces[0].ips if self._interfaces else ()
+        await self._write(pod, [runner.facts() for runner in self._runners], ips)
+
+    async def _publish_waiting(self, message: str) -> None:
+        """Show why the pod does not run yet; one that ran keeps the status it has."""
+        pod = self._pod()
+        if pod is None or is_terminating(pod) or self._runners or status_of(pod).get("podIP"):
+            return
+        facts = [
+            podstatus.ContainerFacts(
+                name=str(spec["name"]),
+                image=str(spec.get("image", "")),
+                ready=False,
+                restarts=0,
+                waiting="ContainerCreating",
+                waiting_message=message,
+            )
+            for spec in container_specs(pod)
+        ]
+        await self._write(pod, facts, ())
+
+    async def _write(self, pod: Object, facts: list[podstatus.ContainerFacts], ips: tuple[str, ...]) -> None:
+        node = next((n for n in self._host.lab.nodes if n.name == node_of(pod)), None)
+        summary = podstatus.PodFacts(
+            host_ip=node.underlay_ip if node else "", ips=ips, started_at=self._started_at, containers=facts
+        )
+        status = podstatus.running_status(pod, summary, now())
+        if podstatus.changed(pod, status):
+            try:
+                self._host.cache.put(await self._host.store.update_status(self.ref, {"status": status}))
+            except NotFoundError:
+                self._host.cache.drop(self.ref, self.uid)
+
+    async def _annotate(self, pod: Object) -> None:
+        text = network.network_status(self._interfaces, self._macs)
+        if annotations_of(pod).get(network.NETWORK_STATUS) == text:
+            return
+        patch = {"metadata": {"annotations": {network.NETWORK_STATUS: text}}}
+        try:
+            self._host.cache.put(await self._host.store.update(self.ref, patch))
+        except NotFoundError:
+            self._host.cache.drop(self.ref, self.uid)
+
+    # -- the end -----------------------------------------------------------------------------------------------
+
+    async def _take_down(self, pod: Object | None) -> None:
+        """TERM, wait, KILL, unplug, and let the object go."""
+        for runner in self._runners:
+            runner.stop()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        lab, grace = self._host.lab, grace_of(pod)
+        names = [str(spec["name"]) for spec in container_specs(pod)] if pod else []
+        await asyncio.gather(
+            *(self._host.call(lab.pod_kill, self.uid, name, signal.SIGTERM, wait=grace) for name in names)
+        )
+        await self._host.call(lab.unplug_pod, self.uid)
+        shutil.rmtree(self._host.volumes / self.uid, ignore_errors=True)
+        self._log.info("pod removed")
+        if pod is None:
+            return
+        try:
+            await self._host.store.delete(self.ref, grace_seconds=0)
+            self._host.cache.put(await self._host.store.get(self.ref))
+        except NotFoundError:
+            self._host.cache.drop(self.ref, self.uid)
+
+
+class LabEngine:
+    """Containers of one pod as processes of the lab."""
+
+    def __init__(self, host: Host, uid: str, pod_name: str) -> None:
+        self._host = host
+        self._uid = uid
+        self._pod_name = pod_name
+
+    async def spawn(self, container: Container) -> None:
+        """Start it with its volumes mounted. Raises LabError, ProcessError."""
+        folder = self._host.volumes / self._uid
+        await self._host.call(
+            self._host.lab.pod_spawn,
+            self._uid,
+            container.name,
+            container.command,
+            mounts={folder / volume: path for volume, path in container.mounts.items()},
+            env=container.env,
+            hostname=self._pod_name,
+        )
+
+    def pid(self, container: str) -> int | None:
+        """Its pid while it lives."""
+        return self._host.lab.pod_pid(self._uid, container)
+
+    def exec_argv(self, container: str, command: tuple[str, ...]) -> list[str]:
+        """What runs a command in it. Raises LabError."""
+        return self._host.lab.pod_argv(self._uid, command, container=container)
+
+
+def is_gateway(pod: Object) -> bool:
+    """Whether it is a gateway's pod."""
+    return GATEWAY_LABEL in labels_of(pod)
+
+
+def grace_of(pod: Object | None) -> float:
+    """Seconds between TERM and KILL."""
+    if pod is None:
+        return 0.0
+    seconds = pod["metadata"].get(
+        "deletionGracePeriodSeconds", spec_of(pod).get("terminationGracePeriodSeconds", 30)
+    )
+    return min(float(seconds), _MAX_GRACE_SECONDS)
+
+
+def find_program(name: str) -> str | None:
+    """A program of this environment or of the host, as an absolute path."""
+    return shutil.which(name, path=f"{Path(sys.prefix) / 'bin'}:{os.environ.get('PATH', os.defpath)}")
+
+
+def read_macs(lab: Lab, uid: str) -> dict[str, str]:
+    """Interface name -> hardware address in the pod."""
+    done = lab.pod_exec(uid, ["ip", "-j", "link", "show"], timeout=5)
+    links = json.loads(done.stdout) if done.returncode == 0 else []
+    return {str(link["ifname"]): str(link.get("address", "")) for link in links if link["ifname"] != "lo"}
+
+
+def now() -> dt.datetime:
+    """The present moment."""
+    return dt.datetime.now(dt.UTC)
