@@ -77,7 +77,7 @@ class ProcessTable:
             # nsenter does not fork here, so the pid that is recorded is the program's own.
             command = ["nsenter", f"--net=/run/netns/{netns}", "--", *command]
         environment = {**(os.environ if env is None else env), MARKER: f"{self.directory}:{name}"}
-        out = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        out = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         try:
             pid = os.posix_spawnp(
                 command[0],

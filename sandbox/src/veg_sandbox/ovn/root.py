@@ -105,9 +105,9 @@ def ovn_root(progress: Progress = to_stderr) -> OvnRoot:
     return _private_root(home)
 
 
-def system_root() -> OvnRoot | None:
+def system_root(directory: Path = Path("/")) -> OvnRoot | None:
     """The OVN installed on this machine, or None when it is missing, incomplete or too old."""
-    root = OvnRoot(Path("/"), "")
+    root = OvnRoot(directory, "")
     try:
         for name in _NEEDED:
             root.command(name)
@@ -116,7 +116,7 @@ def system_root() -> OvnRoot | None:
         return None
     if _numbers(version) < MINIMUM or not all(root.schema(name).is_file() for name in _SCHEMAS):
         return None
-    return OvnRoot(Path("/"), version)
+    return OvnRoot(directory, version)
 
 
 def _private_root(home: Path) -> OvnRoot:
