@@ -1,4 +1,4 @@
-"""Names and paths of a lab; return routes as values; the root's choice of OVN."""
+"""Names and paths of a lab; return routes as values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from veg_sandbox.net import outside
 from veg_sandbox.net.errors import LabError
 from veg_sandbox.net.model import LabSpec, Layout, lab_dir, port_name
-from veg_sandbox.ovn import root
 
 
 @given(st.text(max_size=80))
@@ -69,48 +68,3 @@ def test_bad_return_routes(routes: dict[str, list[str]]) -> None:
     """Host bits, the other family and nonsense are refused before anything is changed."""
     with pytest.raises(LabError, match="return route 10"):
         outside.parse(routes)
-
-
-def fake_ovn(folder: Path, version: str) -> None:
-    """Programs and schemas of an OVN that says it is `version`."""
-    (folder / "usr/bin").mkdir(parents=True)
-    for name in root._NEEDED:
-        program = folder / "usr/bin" / name
-        program.write_text(f"#!/bin/sh\necho {name} {version}\n")
-        program.chmod(0o755)
-    for file in root._SCHEMAS.values():
-        (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        (folder / file).write_text("{}")
-
-
-@pytest.mark.parametrize(
-    ("version", "taken"), [("25.03.0", True), ("26.03.1", True), ("24.09.2", False), ("23.03.1", False)]
-)
-def test_the_systems_own_ovn_is_taken_when_new_enough(tmp_path: Path, version: str, taken: bool) -> None:
-    """25.03 and later; its programs are called as they are."""
-    fake_ovn(tmp_path, version)
-    found = root.system_root(tmp_path)
-    assert (found is not None) == taken
-    if found:
-        assert found.version == version
-        assert found.command("ovn-nbctl") == [str(tmp_path / "usr/bin/ovn-nbctl")]
-
-
-def test_an_incomplete_system_ovn_is_not_taken(tmp_path: Path) -> None:
-    """Only the client tools are installed, or a schema is missing."""
-    fake_ovn(tmp_path, "25.03.0")
-    (tmp_path / "usr/share/openvswitch/vswitch.ovsschema").unlink()
-    assert root.system_root(tmp_path) is None
-    (tmp_path / "usr/bin/ovn-northd").unlink()
-    assert root.system_root(tmp_path) is None
-
-
-def test_a_missing_mmdebstrap_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says which package to install, and leaves no half-built root."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(root, "system_root", lambda: None)
-    with pytest.raises(root.OvnRootError, match="mmdebstrap"):
-        root.ovn_root(lambda _: None)
-    left = [path.name for path in (tmp_path / "vpc-egress-gateway").iterdir() if path.suffix != ".lock"]
-    assert left == []
