@@ -57,9 +57,11 @@ def parse_config(text: str) -> Config:
 
 def _parse(text: str) -> agent_pb2.AgentConfig:
     try:
-        json.loads(text)
-    except ValueError as error:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise ConfigError("not a JSON object")
     try:
         return json_format.Parse(text, agent_pb2.AgentConfig())
     except json_format.ParseError as strict:

@@ -33,12 +33,10 @@ def checked(gateway: str, internal: str, external: str, families: Sequence[RawFa
         raise ConfigError(f"externalInterface: {external} is the internal interface already")
     if not families:
         raise ConfigError("families: at least one is needed")
+    for index, raw in enumerate(families):
+        if raw.family in {earlier.family for earlier in families[:index]}:
+            raise ConfigError(f"families[{index}].family: a second entry for the same family")
     entries = [_family(f"families[{index}]", raw) for index, raw in enumerate(families)]
-    seen: set[Family] = set()
-    for index, entry in enumerate(entries):
-        if entry.family in seen:
-            raise ConfigError(f"families[{index}].family: a second entry for {entry.family.label}")
-        seen.add(entry.family)
     return Config(gateway, internal, external, tuple(sorted(entries, key=lambda entry: entry.family)))
 
 

@@ -20,10 +20,10 @@ from veg_node_agent.core.model import (
     FamilyConfig,
     Interface,
     NatRule,
+    Prefixes,
     Route,
     Rule,
     Source,
-    contains,
     network,
 )
 
@@ -100,15 +100,14 @@ def _vpc_routes(
 
     What is connected needs no route. A source that is everything has none either: that is the default route's prefix.
     """
-    connected = [n for i in interfaces.values() for n in i.networks(entry.family)]
-
-    def covered(cidr: str, others: list[str]) -> bool:
-        return any(contains(other, cidr) for other in others)
-
-    wanted = [cidr for cidr in dict.fromkeys(entry.vpc_cidrs) if not covered(cidr, connected)]
+    reached = Prefixes(n for i in interfaces.values() for n in i.networks(entry.family))
+    wanted = [cidr for cidr in dict.fromkeys(entry.vpc_cidrs) if not reached.cover(cidr)]
+    for cidr in wanted:
+        reached.add(cidr)
     for cidr in sorted({s.cidr for s in entry.sources}, key=lambda c: network(c).prefixlen):
-        if cidr != entry.family.everything and not covered(cidr, connected + wanted):
+        if cidr != entry.family.everything and not reached.cover(cidr):
             wanted.append(cidr)
+            reached.add(cidr)
     return tuple(
         Route(entry.family, cidr, entry.internal_gateway, config.internal, entry.family.metric, OUR_PROTOCOL)
         for cidr in sorted(wanted, key=_order)
@@ -142,10 +141,11 @@ def nat_rules(family: Family, sources: tuple[Source, ...]) -> tuple[NatRule, ...
     """
     masqueraded = [s.cidr for s in sources if s.snat]
     rules = [NatRule(family, cidr, masquerade=True) for cidr in dict.fromkeys(masqueraded)]
+    around = Prefixes(masqueraded)
     rules += [
         NatRule(family, cidr, masquerade=False)
         for cidr in dict.fromkeys(s.cidr for s in sources if not s.snat)
-        if any(contains(outer, cidr) for outer in masqueraded)
+        if around.cover(cidr)
     ]
     return tuple(sorted(rules, key=lambda rule: _order(rule.cidr)))
 

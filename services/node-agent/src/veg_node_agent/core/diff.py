@@ -18,6 +18,7 @@ the main table that would win over ours (the CNI's first one) is replaced by it.
 from __future__ import annotations
 
 import bisect
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -239,16 +240,16 @@ def nat_steps(
         steps.append(NatOp("delete", rule))
         work.remove(rule)
 
-    for rule in wanted:
-        for _ in range(work.count(rule) - 1):
+    for rule, count in Counter(rule for rule in work if rule is not None).items():
+        for _ in range(count - 1 if rule in place else 0):
             delete(rule)
-    present = [rule for rule in work if rule in place]
-    in_order = _increasing([place[rule] for rule in present if rule is not None])
+    present = [rule for rule in work if rule is not None and rule in place]
+    in_order = _increasing([place[rule] for rule in present])
     for rule in present:
-        if rule is not None and place[rule] not in in_order:
+        if place[rule] not in in_order:
             delete(rule)
     for index, rule in enumerate(wanted):
-        if rule in work:
+        if index in in_order:
             continue
         at = work.index(wanted[index - 1]) + 1 if index else _first(work, place)
         work.insert(at, rule)

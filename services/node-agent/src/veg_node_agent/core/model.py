@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -53,15 +53,28 @@ def network(cidr: str) -> Network:
     return ipaddress.ip_network(cidr)
 
 
-def contains(outer: str, inner: str) -> bool:
-    """Whether prefix `inner` of the same family lies in prefix `outer` (or is it)."""
-    a, b = network(outer), network(inner)
-    return (
-        a.version == b.version
-        and a.prefixlen <= b.prefixlen
-        and int(a.network_address) <= int(b.network_address)
-        and int(b.broadcast_address) <= int(a.broadcast_address)
-    )
+class Prefixes:
+    """A set of prefixes of one family that tells whether another one lies in any of them."""
+
+    def __init__(self, cidrs: Iterable[str] = ()) -> None:
+        self._by_length: dict[int, set[int]] = {}
+        for cidr in cidrs:
+            self.add(cidr)
+
+    def add(self, cidr: str) -> None:
+        """Take one more."""
+        net = network(cidr)
+        bits = int(net.network_address) >> (net.max_prefixlen - net.prefixlen)
+        self._by_length.setdefault(net.prefixlen, set()).add(bits)
+
+    def cover(self, cidr: str) -> bool:
+        """Whether every address of `cidr` lies in one of the prefixes."""
+        net = network(cidr)
+        return any(
+            int(net.network_address) >> (net.max_prefixlen - length) in starts
+            for length, starts in self._by_length.items()
+            if length <= net.prefixlen
+        )
 
 
 @dataclass(frozen=True)
