@@ -136,11 +136,15 @@ def _names(layout: Layout, processes: ProcessTable, pod_id: str) -> list[str]:
 
 
 def _in_setup(pid: int) -> bool:
-    """Whether the process still prepares its mounts: the program's own command line comes with its exec."""
+    """Whether the process still prepares its mounts: the program's own command line comes with its exec.
+
+    One without a command line is about to end (its memory goes before it does): it never got there.
+    """
     try:
-        return f"\0{_SETUP_NAME}\0".encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
+    return not command or f"\0{_SETUP_NAME}\0".encode() in command
 
 
 def _need_netns(layout: Layout, pod_id: str) -> str:
