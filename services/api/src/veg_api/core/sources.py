@@ -18,6 +18,8 @@ from veg_api.core.snapshot import Snapshot
 class Sources:
     """What the policies come to; `where` tells in which field each prefix was named first."""
 
+    vpc: str
+    families: Sequence[int]
     snat: dict[str, bool] = field(default_factory=dict)
     where: dict[str, str] = field(default_factory=dict)
     blocks: list[tuple[str, str]] = field(default_factory=list)
@@ -37,7 +39,7 @@ class Sources:
 
 def collect(snapshot: Snapshot, spec: GatewaySpec, families: Sequence[int]) -> Sources:
     """The policies' sources of the gateway's families, and every fault in them."""
-    sources = Sources()
+    sources = Sources(spec.vpc, families)
     if not spec.policies:
         message = "there must be at least one policy"
         sources.problems.append(Problem("spec.policies", "NoPolicies", message))
@@ -46,9 +48,9 @@ def collect(snapshot: Snapshot, spec: GatewaySpec, families: Sequence[int]) -> S
         if not policy.ip_blocks and not policy.subnets:
             message = "names neither ipBlocks nor subnets"
             sources.problems.append(Problem(where, "EmptyPolicy", message))
-        _add_blocks(sources, policy, where, families)
-        _add_subnets(snapshot, sources, spec, policy, where, families)
-    _warn_outside(snapshot, sources, spec)
+        _add_blocks(sources, policy, where)
+        _add_subnets(snapshot, sources, policy, where)
+    _warn_outside(snapshot, sources)
     return sources
 
 
@@ -82,7 +84,7 @@ def _family(
     )
 
 
-def _add_blocks(sources: Sources, policy: Policy, where: str, families: Sequence[int]) -> None:
+def _add_blocks(sources: Sources, policy: Policy, where: str) -> None:
     for index, block in enumerate(policy.ip_blocks):
         field_name = f"{where}.ipBlocks[{index}]"
         try:
@@ -92,22 +94,17 @@ def _add_blocks(sources: Sources, policy: Policy, where: str, families: Sequence
             continue
         if trouble := addresses.unicast_problem(prefix):
             sources.problems.append(Problem(field_name, "InvalidCIDR", f"{prefix} {trouble}"))
-        elif families and addresses.family(prefix) not in families:
-            message = f"{prefix} is IPv{addresses.family(prefix)}, the gateway has only {_named(families)}"
+        elif sources.families and addresses.family(prefix) not in sources.families:
+            message = (
+                f"{prefix} is IPv{addresses.family(prefix)}, the gateway has only {_named(sources.families)}"
+            )
             sources.problems.append(Problem(field_name, "FamilyMismatch", message))
         else:
             sources.add(prefix, field_name, snat=policy.snat)
             sources.blocks.append((prefix, field_name))
 
 
-def _add_subnets(
-    snapshot: Snapshot,
-    sources: Sources,
-    spec: GatewaySpec,
-    policy: Policy,
-    where: str,
-    families: Sequence[int],
-) -> None:
+def _add_subnets(snapshot: Snapshot, sources: Sources, policy: Policy, where: str) -> None:
     for index, name in enumerate(policy.subnets):
         field_name = f"{where}.subnets[{index}]"
         found = snapshot.subnet(name)
@@ -117,35 +114,31 @@ def _add_subnets(
         elif not found.in_vpc:
             message = f"Subnet {name!r} (provider {found.provider}) belongs to no VPC"
             sources.problems.append(Problem(field_name, "SubnetOfOtherVpc", message))
-        elif found.vpc != spec.vpc:
-            message = f"Subnet {name!r} belongs to VPC {found.vpc!r}, the gateway to {spec.vpc!r}"
+        elif found.vpc != sources.vpc:
+            message = f"Subnet {name!r} belongs to VPC {found.vpc!r}, the gateway to {sources.vpc!r}"
             sources.problems.append(Problem(field_name, "SubnetOfOtherVpc", message))
         else:
-            for problem in _add_subnet(sources, found, policy, field_name, families):
+            for problem in _add_subnet(sources, found, policy, field_name):
                 sources.problems.append(problem)
 
 
-def _add_subnet(
-    sources: Sources, subnet: Subnet, policy: Policy, where: str, families: Sequence[int]
-) -> Iterator[Problem]:
+def _add_subnet(sources: Sources, subnet: Subnet, policy: Policy, where: str) -> Iterator[Problem]:
     """The Subnet's prefixes of the gateway's families; the others are left out with a word."""
-    present = [cidr for cidr in subnet.cidrs if addresses.family(cidr) in families]
+    present = [cidr for cidr in subnet.cidrs if addresses.family(cidr) in sources.families]
     for cidr in present:
         sources.add(cidr, where, snat=policy.snat)
     missing = [cidr for cidr in subnet.cidrs if cidr not in present]
-    if not missing or not families:
+    if not missing or not sources.families:
         return
-    message = (
-        f"{', '.join(missing)} of Subnet {subnet.name!r} left out: the gateway has only {_named(families)}"
-    )
+    message = f"{', '.join(missing)} of Subnet {subnet.name!r} left out: the gateway has only {_named(sources.families)}"
     yield Problem(where, "FamilyMismatch", message, warning=bool(present))
 
 
-def _warn_outside(snapshot: Snapshot, sources: Sources, spec: GatewaySpec) -> None:
-    inside = [cidr for subnet in snapshot.subnets_of(spec.vpc) for cidr in subnet.cidrs]
+def _warn_outside(snapshot: Snapshot, sources: Sources) -> None:
+    inside = [cidr for subnet in snapshot.subnets_of(sources.vpc) for cidr in subnet.cidrs]
     for prefix, field_name in sources.blocks:
         if not any(addresses.overlap(cidr, prefix) for cidr in inside):
-            message = f"{prefix} lies outside every subnet of VPC {spec.vpc!r}: it must be reached through a router of it"
+            message = f"{prefix} lies outside every subnet of VPC {sources.vpc!r}: it must be reached through a router of it"
             sources.problems.append(Problem(field_name, "SourceOutsideVpc", message, warning=True))
 
 

@@ -1,0 +1,149 @@
+"""Which Subnets and Vpcs can be built, and what their status says. Pure; part of the topology plan."""
+
+from __future__ import annotations
+
+import bisect
+import math
+
+from veg_common.objects import Object, Ref
+
+from veg_api.core import addresses
+from veg_api.core.change import Change, put_status
+from veg_api.core.network import Subnet, SubnetObject, Vpc
+from veg_api.core.pools import Pools
+from veg_api.core.problems import Problem, summary
+from veg_api.core.snapshot import Snapshot
+
+# What a Subnet's network is made of: kept in status.applied, so that a bad edit does not take it away.
+_APPLIED = ("protocol", "cidrBlock", "gateway", "excludeIps", "provider", "vpc", "default")
+# JSON numbers beyond this lose precision in most readers.
+_EXACT = 2**53
+
+
+def plan_subnets(snapshot: Snapshot, pools: Pools) -> tuple[list[Subnet], list[Change]]:
+    """(the OVN Subnets to build, status patches of all Subnets)."""
+    placed = _Placed()
+    changes: list[Change] = []
+    # The older one of two that overlap stays: it has pods.
+    for resource in sorted(snapshot.subnets.items.values(), key=lambda s: (s.created, s.name)):
+        misplaced = _place_faults(snapshot, resource.value, placed)
+        if resource.value is not None and resource.value.in_vpc and not misplaced:
+            placed.add(resource.value)
+        wanted = _status(snapshot, pools, resource, [*resource.problems, *misplaced])
+        change = put_status(Ref("Subnet", "", resource.name), wanted, resource.status)
+        if change is not None:
+            changes.append(change)
+    return sorted(placed.subnets, key=lambda s: s.name), changes
+
+
+class _Placed:
+    """Subnets that do not overlap within their VPC, with a search by address."""
+
+    def __init__(self) -> None:
+        self.subnets: list[Subnet] = []
+        self._ranges: dict[tuple[str, int], list[tuple[int, int, str]]] = {}
+
+    def add(self, subnet: Subnet) -> None:
+        """Place a Subnet that `overlapping` has cleared."""
+        self.subnets.append(subnet)
+        for cidr in subnet.cidrs:
+            family, first, last = _span(cidr)
+            bisect.insort(self._ranges.setdefault((subnet.vpc, family), []), (first, last, subnet.name))
+
+    def overlapping(self, vpc: str, cidr: str) -> str | None:
+        """Name of a Subnet of the VPC that shares an address with a prefix."""
+        family, first, last = _span(cidr)
+        ranges = self._ranges.get((vpc, family), [])
+        position = bisect.bisect_right(ranges, (last, math.inf, ""))
+        if position and ranges[position - 1][1] >= first:
+            return ranges[position - 1][2]
+        return None
+
+
+def _span(cidr: str) -> tuple[int, int, int]:
+    prefix = addresses.network(cidr)
+    return prefix.version, int(prefix.network_address), int(prefix.broadcast_address)
+
+
+def plan_vpcs(snapshot: Snapshot) -> list[Change]:
+    """Status patches of all Vpcs."""
+    changes: list[Change] = []
+    for (_, name), vpc in sorted(snapshot.vpcs.items.items()):
+        change = put_status(Ref("Vpc", "", name), _vpc_status(snapshot, vpc), vpc.status)
+        if change is not None:
+            changes.append(change)
+    return changes
+
+
+def _place_faults(snapshot: Snapshot, subnet: Subnet | None, placed: _Placed) -> list[Problem]:
+    """What is wrong with a readable Subnet among the others."""
+    if subnet is None or not subnet.in_vpc:
+        return []
+    faults = []
+    if snapshot.vpcs.get(subnet.vpc) is None:
+        faults.append(Problem("spec.vpc", "UnknownVpc", f"VPC {subnet.vpc!r} does not exist"))
+    for cidr in subnet.cidrs:
+        other = placed.overlapping(subnet.vpc, cidr)
+        if other is not None:
+            message = f"{cidr} overlaps Subnet {other!r} of the same VPC"
+            faults.append(Problem("spec.cidrBlock", "Overlap", message))
+    return faults
+
+
+def _status(snapshot: Snapshot, pools: Pools, resource: SubnetObject, faults: list[Problem]) -> Object:
+    counts: Object = dict.fromkeys(("v4availableIPs", "v4usingIPs", "v6availableIPs", "v6usingIPs"), 0)
+    if resource.value is not None:
+        for family in resource.value.families:
+            usage = pools.usage(resource.value, family)
+            counts[f"v{family}availableIPs"] = usage.free if usage.free < _EXACT else float(usage.free)
+            counts[f"v{family}usingIPs"] = usage.used
+    status = {**counts, "conditions": _conditions(snapshot, resource.status, resource.generation, faults)}
+    if not resource.problems:
+        status["applied"] = {key: resource.spec[key] for key in _APPLIED if key in resource.spec}
+    elif "applied" in resource.status:
+        status["applied"] = resource.status["applied"]
+    return status
+
+
+def _vpc_status(snapshot: Snapshot, vpc: Vpc) -> Object:
+    faults = list(vpc.problems)
+    names = [subnet.name for subnet in snapshot.subnets_of(vpc.name)]
+    status: Object = {
+        "default": vpc.is_default,
+        "standby": True,
+        "router": vpc.name,
+        "subnets": names,
+        "conditions": _conditions(snapshot, vpc.status, vpc.generation, faults),
+    }
+    if vpc.bfd_addresses:
+        message = "this release does not run BFD yet, the next one does; the VPC works without its BFD port"
+        listed = _condition(snapshot, vpc.status, ("BFDPortReady", "False", "BFDNotSupported", message))
+        status["conditions"].append({**listed, "observedGeneration": vpc.generation})
+    return status
+
+
+def _conditions(snapshot: Snapshot, before: Object, generation: int, faults: list[Problem]) -> list[Object]:
+    if faults:
+        told = ("False", faults[0].reason, summary(faults))
+    else:
+        told = ("True", "Valid", "the resource is valid")
+    listed = [
+        _condition(snapshot, before, ("Validated", *told)),
+        _condition(snapshot, before, ("Ready", *told)),
+    ]
+    return [{**condition, "observedGeneration": generation} for condition in listed]
+
+
+def _condition(snapshot: Snapshot, before: Object, told: tuple[str, str, str, str]) -> Object:
+    """A condition (type, status, reason, message) whose time moves only with its status."""
+    kind, status, reason, message = told
+    conditions = before.get("conditions")
+    old: Object = next((c for c in conditions or () if isinstance(c, dict) and c.get("type") == kind), {})
+    since = old.get("lastTransitionTime") if old.get("status") == status else None
+    return {
+        "type": kind,
+        "status": status,
+        "reason": reason,
+        "message": message,
+        "lastTransitionTime": since or snapshot.now,
+    }
