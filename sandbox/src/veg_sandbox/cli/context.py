@@ -61,7 +61,7 @@ class Paths:
 
     @property
     def heartbeat(self) -> Path:
-        """Touched by the runtime every second while it works."""
+        """Written by the runtime every second while it works."""
         return self.runtime / "heartbeat"
 
 

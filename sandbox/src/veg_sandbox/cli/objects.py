@@ -103,7 +103,9 @@ def show(
             f"{kind.qualified}/{obj['metadata']['name']}\n" for kind, listed in found for obj in listed
         )
     tables = [
-        printers.table(kind, listed, now, wide=output == "wide", namespaces=scope.everywhere)
+        printers.table(
+            kind, listed, now, wide=output == "wide", namespaces=scope.everywhere, named=len(found) > 1
+        )
         for kind, listed in found
         if listed
     ]

@@ -23,11 +23,24 @@ class Column:
     wide: bool = False
 
 
-def table(kind: Kind, objects: Sequence[Object], now: dt.datetime, *, wide: bool, namespaces: bool) -> str:
-    """The table of objects of one kind; `namespaces` puts the NAMESPACE column in front."""
+def table(
+    kind: Kind,
+    objects: Sequence[Object],
+    now: dt.datetime,
+    *,
+    wide: bool,
+    namespaces: bool,
+    named: bool = False,
+) -> str:
+    """The table of objects of one kind; `namespaces` puts the NAMESPACE column in front.
+
+    `named` writes the kind before each name, as kubectl does where several kinds are listed.
+    """
     columns = [column for column in columns_of(kind) if wide or not column.wide]
     if namespaces and kind.namespaced:
         columns.insert(0, Column("NAMESPACE", _path("metadata", "namespace")))
+    if named:
+        columns = [Column("NAME", _qualified_name(kind)) if c is _NAME else c for c in columns]
     rows = [[_single_line(column.cell(obj, now)) for column in columns] for obj in objects]
     return render([column.title for column in columns], rows)
 
@@ -48,6 +61,10 @@ def _path(*path: str, default: object = None) -> Cell:
         return crd_cell(default if value is None else value)
 
     return cell
+
+
+def _qualified_name(kind: Kind) -> Cell:
+    return lambda obj, _now: f"{kind.qualified}/{obj['metadata']['name']}"
 
 
 def _or_none(*path: str) -> Cell:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PROGRAMMER, API, RUNTIME = "ovn-programmer", "api", "runtime"
 # In the order of starting: each one's neighbours come first.
 NAMES = (PROGRAMMER, API, RUNTIME)
-# The runtime touches its file every second; a busy machine may delay that.
+# The runtime writes its file every second; a busy machine may delay that.
 _HEARTBEAT_SECONDS = 5.0
 
 
@@ -69,9 +69,10 @@ def start(lab: Lab, service: Service) -> int:
 
 def is_healthy(lab: Lab, where: Paths, service: Service) -> bool:
     """Whether the process is there and answers."""
-    if lab.processes.pid(service.name) is None:
+    pid = lab.processes.pid(service.name)
+    if pid is None:
         return False
-    return answers(service.target) if service.target else beats(where.heartbeat)
+    return answers(service.target) if service.target else beats(where.heartbeat, pid)
 
 
 def answers(target: str, timeout: float = 1.0) -> bool:
@@ -89,9 +90,10 @@ def answers(target: str, timeout: float = 1.0) -> bool:
     return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-def beats(heartbeat: Path) -> bool:
-    """Whether the file was touched lately."""
+def beats(heartbeat: Path, pid: int) -> bool:
+    """Whether the process wrote the file lately (a killed predecessor's file does not count)."""
     try:
-        return time.time() - heartbeat.stat().st_mtime < _HEARTBEAT_SECONDS
+        fresh = time.time() - heartbeat.stat().st_mtime < _HEARTBEAT_SECONDS
+        return fresh and heartbeat.read_text() == str(pid)
     except FileNotFoundError:
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ async def _run(
 
 async def _beat(heartbeat: Path) -> None:
     while True:
-        heartbeat.touch()
+        heartbeat.write_text(str(os.getpid()))
         await asyncio.sleep(_HEARTBEAT_SECONDS)
 
 
