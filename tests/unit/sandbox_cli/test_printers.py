@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from veg_common.objects import KINDS, kind_of
-from veg_sandbox.cli.printers import table
+from veg_sandbox.cli.printers import View, table
 
 NOW = dt.datetime(2026, 3, 1, 12, 0, 0, tzinfo=dt.UTC)
 LABEL = {"ovn.kubernetes.io/vpc-egress-gateway": "gateway1"}
@@ -51,7 +51,7 @@ def pod(name: str, seconds: int, ip: str, node: str, **status: Any) -> dict[str,
 
 def shown(kind: str, *objects: dict[str, Any], wide: bool = False, namespaces: bool = False) -> str:
     """The table of objects."""
-    return table(kind_of(kind), objects, NOW, wide=wide, namespaces=namespaces)
+    return table(kind_of(kind), objects, NOW, View(wide, namespaces))
 
 
 GATEWAY1 = gateway(

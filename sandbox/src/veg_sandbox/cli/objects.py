@@ -102,13 +102,8 @@ def show(
         return "".join(
             f"{kind.qualified}/{obj['metadata']['name']}\n" for kind, listed in found for obj in listed
         )
-    tables = [
-        printers.table(
-            kind, listed, now, wide=output == "wide", namespaces=scope.everywhere, named=len(found) > 1
-        )
-        for kind, listed in found
-        if listed
-    ]
+    view = printers.View(wide=output == "wide", namespaces=scope.everywhere, named=len(found) > 1)
+    tables = [printers.table(kind, listed, now, view) for kind, listed in found if listed]
     return "\n".join(tables)
 
 

@@ -23,24 +23,24 @@ class Column:
     wide: bool = False
 
 
-def table(
-    kind: Kind,
-    objects: Sequence[Object],
-    now: dt.datetime,
-    *,
-    wide: bool,
-    namespaces: bool,
-    named: bool = False,
-) -> str:
-    """The table of objects of one kind; `namespaces` puts the NAMESPACE column in front.
-
-    `named` writes the kind before each name, as kubectl does where several kinds are listed.
+@dataclass(frozen=True)
+class View:
+    """How a table is shown: more columns, the NAMESPACE column in front, and the kind before each name (as
+    kubectl does where several kinds are listed).
     """
-    columns = [column for column in columns_of(kind) if wide or not column.wide]
-    if namespaces and kind.namespaced:
-        columns.insert(0, Column("NAMESPACE", _path("metadata", "namespace")))
-    if named:
+
+    wide: bool = False
+    namespaces: bool = False
+    named: bool = False
+
+
+def table(kind: Kind, objects: Sequence[Object], now: dt.datetime, view: View) -> str:
+    """The table of objects of one kind."""
+    columns = [column for column in columns_of(kind) if view.wide or not column.wide]
+    if view.named:
         columns = [Column("NAME", _qualified_name(kind)) if c is _NAME else c for c in columns]
+    if view.namespaces and kind.namespaced:
+        columns.insert(0, Column("NAMESPACE", _path("metadata", "namespace")))
     rows = [[_single_line(column.cell(obj, now)) for column in columns] for obj in objects]
     return render([column.title for column in columns], rows)
 
