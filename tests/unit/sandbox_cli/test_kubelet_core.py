@@ -152,6 +152,7 @@ def test_containers() -> None:
                     {"name": "x", "mountPath": "relative"},
                 ],
                 "readinessProbe": {"exec": {"command": ["true"]}, "periodSeconds": 2},
+                "livenessProbe": {"exec": {"command": ["true"]}, "initialDelaySeconds": 30},
             }
         ]
     }
@@ -161,7 +162,8 @@ def test_containers() -> None:
     assert found.command == ("/bin/veg-node-agent", "run", "--verbose")
     assert found.env == {"A": "1", "POD": "p", "L": "b"}
     assert found.mounts == {"config": "/etc/veg"}
-    assert found.probe == Probe(("true",), period=2)
+    assert found.readiness == Probe(("true",), period=2)
+    assert found.liveness == Probe(("true",), delay=30)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from veg_common.logs import get
 from veg_common.objects import Object
 
 from veg_sandbox.runtime.core import podstatus
-from veg_sandbox.runtime.core.containers import Container
+from veg_sandbox.runtime.core.containers import Container, Probe
 from veg_sandbox.runtime.core.pods import status_of, timestamp
 from veg_sandbox.runtime.core.podstatus import ContainerFacts
 from veg_sandbox.runtime.process import ended, succeeds, wait_any
@@ -31,6 +31,10 @@ class Engine(Protocol):
 
     async def spawn(self, container: Container) -> None:
         """Start it unless it lives. Raises RuntimeError with one line."""
+        ...
+
+    async def kill(self, container: str) -> None:
+        """End it, gracefully first. Raises RuntimeError."""
         ...
 
     def pid(self, container: str) -> int | None:
@@ -128,7 +132,10 @@ class ContainerRunner:
         tasks: list[asyncio.Task[Any]] = [
             asyncio.ensure_future(work)
             for work in _coroutines(
-                ended(lambda: self._engine.pid(name)), self._stopping.wait(), self._probe()
+                ended(lambda: self._engine.pid(name)),
+                self._stopping.wait(),
+                self._readiness(),
+                self._liveness(),
             )
         ]
         try:
@@ -153,23 +160,40 @@ class ContainerRunner:
             waiting="CrashLoopBackOff",
         )
 
-    async def _probe(self) -> None:
-        probe = self.container.probe
+    async def _readiness(self) -> None:
+        probe = self.container.readiness
         if probe is None:
             self._set(ready=True)
             return
+        await asyncio.sleep(probe.delay)
         failures, begun = 0, time.monotonic()
         while True:
-            try:
-                argv = self._engine.exec_argv(self.container.name, probe.command)
-                good = await succeeds(argv, probe.timeout)
-            except RuntimeError:
-                good = False
+            good = await self._passes(probe)
             failures = 0 if good else failures + 1
             if good or failures >= probe.failures:
                 self._set(ready=good)
             eager = not self._state.ready and time.monotonic() - begun < _EAGER_SECONDS
             await asyncio.sleep(_EAGER_PERIOD if eager else probe.period)
+
+    async def _liveness(self) -> None:
+        """End the container when it hangs; whoever watches it starts it again."""
+        probe = self.container.liveness
+        if probe is None:
+            return
+        await asyncio.sleep(probe.delay)
+        failures = 0
+        while failures < probe.failures:
+            await asyncio.sleep(probe.period)
+            failures = 0 if await self._passes(probe) else failures + 1
+        self._log.warning("liveness probe failed, ending the container", failures=failures)
+        await self._engine.kill(self.container.name)
+
+    async def _passes(self, probe: Probe) -> bool:
+        try:
+            argv = self._engine.exec_argv(self.container.name, probe.command)
+        except RuntimeError:
+            return False
+        return await succeeds(argv, probe.timeout)
 
     def _set(self, **values: Any) -> None:
         before = self.facts()

@@ -288,6 +288,10 @@ class LabEngine:
             hostname=self._pod_name,
         )
 
+    async def kill(self, container: str) -> None:
+        """TERM, then KILL. Raises ProcessError."""
+        await self._host.call(self._host.lab.pod_kill, self._uid, container)
+
     def pid(self, container: str) -> int | None:
         """Its pid while it lives."""
         return self._host.lab.pod_pid(self._uid, container)

@@ -26,6 +26,8 @@ class Probe:
     period: float = 10
     timeout: float = 1
     failures: int = 3
+    delay: float = 0
+    """Before the first one."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class Container:
     env: Mapping[str, str] = field(default_factory=dict)
     mounts: Mapping[str, str] = field(default_factory=dict)
     """Volume name -> absolute path in the pod."""
-    probe: Probe | None = None
+    readiness: Probe | None = None
+    liveness: Probe | None = None
 
 
 def containers_of(pod: Object, which: Callable[[str], str | None], *, must_run: bool) -> list[Container]:
@@ -81,7 +84,8 @@ def _container(pod: Object, spec: Object, which: Callable[[str], str | None], *,
         command=tuple(command),
         env=_env(pod, spec),
         mounts=mounts,
-        probe=_probe(spec.get("readinessProbe")),
+        readiness=_probe(spec.get("readinessProbe")),
+        liveness=_probe(spec.get("livenessProbe")),
     )
 
 
@@ -129,6 +133,7 @@ def _probe(spec: Any) -> Probe | None:
         period=float(spec.get("periodSeconds") or 10),
         timeout=float(spec.get("timeoutSeconds") or 1),
         failures=int(spec.get("failureThreshold") or 3),
+        delay=float(spec.get("initialDelaySeconds") or 0),
     )
 
 
