@@ -27,6 +27,7 @@ COMMANDS = {
     "sbctl": "veg_sandbox.cli.inside:sbctl",
     "logs": "veg_sandbox.cli.inside:logs",
     "restart": "veg_sandbox.cli.lifecycle:restart",
+    "stop": "veg_sandbox.cli.lifecycle:stop",
     "demo": "veg_sandbox.demo:command",
     "runtime": "veg_sandbox.runtime.service:command",
 }
@@ -46,6 +47,7 @@ HELP = {
     "sbctl": "ovn-sbctl on the Southbound database.",
     "logs": "Print the log of a service or pod.",
     "restart": "Restart one service.",
+    "stop": "Stop one service.",
     "demo": "Show and prove the specification's first example.",
 }
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import json
-from collections.abc import Callable, Coroutine
+import os
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -111,6 +114,27 @@ def write_settings(where: Paths, settings: Settings) -> None:
     new = where.settings.with_suffix(".new")
     new.write_text(json.dumps(asdict(settings)))
     new.replace(where.settings)
+
+
+@contextlib.contextmanager
+def exclusive(where: Paths) -> Iterator[None]:
+    """Keep a second `up` or `down` of the same sandbox waiting; the lock goes with its process.
+
+    Its file goes with the sandbox: one that was removed while this waited for it holds nobody back.
+    """
+    where.directory.parent.mkdir(parents=True, exist_ok=True)
+    path = where.directory.parent / f".{where.directory.name}.lock"
+    while True:
+        with path.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists() or path.stat().st_ino != os.fstat(lock.fileno()).st_ino:
+                continue
+            try:
+                yield
+            finally:
+                if not where.directory.exists():
+                    path.unlink()
+            return
 
 
 def run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -55,10 +55,15 @@ class Progress:
 @click.pass_obj
 def up(name: str, /, nodes: int, ip_family: str, namespaces: tuple[str, ...]) -> None:
     """Build the sandbox and start every service; when it is up, start again what is dead."""
-    from veg_sandbox.net.lab import Lab, LabSpec  # noqa: PLC0415
-
     where, progress = context.paths(name), Progress()
     wanted = Settings(nodes, ip_family, list(namespaces))
+    with context.exclusive(where):
+        _up(name, where, wanted, progress)
+
+
+def _up(name: str, where: Paths, wanted: Settings, progress: Progress) -> None:
+    from veg_sandbox.net.lab import Lab, LabSpec  # noqa: PLC0415
+
     if where.settings.is_file():
         _repair(name, where, wanted, progress)
         return
@@ -66,10 +71,10 @@ def up(name: str, /, nodes: int, ip_family: str, namespaces: tuple[str, ...]) ->
     if where.directory.exists():
         progress("removing what an interrupted run left")
         lab.down()
-    lab.up(LabSpec(nodes=nodes), progress)
+    lab.up(LabSpec(nodes=wanted.nodes), progress)
     try:
         _fill(lab, where, wanted)
-        progress(f"objects: {nodes} nodes, Vpc ovn-cluster, Subnet ovn-default ({ip_family})")
+        progress(f"objects: {wanted.nodes} nodes, Vpc ovn-cluster, Subnet ovn-default ({wanted.ip_family})")
         _start_services(lab, where, progress)
     except BaseException:
         progress("start failed; the logs tell more: " + ", ".join(str(lab.log(n)) for n in services.NAMES))
@@ -158,9 +163,14 @@ def _add_namespaces(name: str, namespaces: list[str]) -> None:
 @click.pass_obj
 def down(name: str) -> None:
     """Take the sandbox down: processes, namespaces, files. Nothing of it is left."""
+    where = context.paths(name)
+    with context.exclusive(where):
+        _down(name, where)
+
+
+def _down(name: str, where: Paths) -> None:
     from veg_sandbox.net.lab import Lab  # noqa: PLC0415
 
-    where = context.paths(name)
     there = where.directory.exists()
     where.settings.unlink(missing_ok=True)
     lab = Lab(where.directory)
@@ -229,31 +239,53 @@ def _yes(value: bool) -> str:  # noqa: FBT001
 _AGENT, _GATEWAY = "node-agent@", "gateway"
 
 
+_KILL = click.option("--kill", is_flag=True, help="End it with SIGKILL instead of SIGTERM.")
+
+
 @click.command()
 @click.argument("service")
 @click.option(
     "-n", "--namespace", default="default", show_default=True, help="Namespace of a node-agent's pod."
 )
-@click.option("--kill", is_flag=True, help="End it with SIGKILL instead of SIGTERM.")
+@_KILL
 @click.pass_obj
 def restart(name: str, /, service: str, namespace: str, *, kill: bool) -> None:
     """Restart one service: api, ovn-programmer, runtime, an OVN daemon (see status), or node-agent@POD."""
     where, lab = context.running(name), context.lab(name)
     sig = signal.SIGKILL if kill else signal.SIGTERM
-    listed = services.services(lab, where)
+    if service.startswith(_AGENT):
+        _restart_agent(name, lab, service.removeprefix(_AGENT), namespace, sig)
+    else:
+        listed = services.services(lab, where)
+        _end(lab, listed, service, sig)
+        if service in listed:
+            services.start(lab, listed[service])
+            _until_healthy(lab, where, listed[service])
+        else:
+            lab.start_daemon(service)
+    click.echo(f"{service} restarted")
+
+
+@click.command()
+@click.argument("service")
+@_KILL
+@click.pass_obj
+def stop(name: str, /, service: str, *, kill: bool) -> None:
+    """Stop one service or OVN daemon; `restart` (or `up`) starts it again."""
+    where, lab = context.running(name), context.lab(name)
+    _end(lab, services.services(lab, where), service, signal.SIGKILL if kill else signal.SIGTERM)
+    click.echo(f"{service} stopped")
+
+
+def _end(lab: Lab, listed: Mapping[str, services.Service], service: str, sig: signal.Signals) -> None:
+    """End a service or daemon, which may be dead already. Raises CliError for an unknown name."""
     if service in listed:
         lab.processes.kill(service, sig)
-        services.start(lab, listed[service])
-        _until_healthy(lab, where, listed[service])
-    elif service.startswith(_AGENT):
-        _restart_agent(name, lab, service.removeprefix(_AGENT), namespace, sig)
     elif service in lab.daemons():
         lab.kill_daemon(service, sig)
-        lab.start_daemon(service)
     else:
         known = ", ".join([*listed, *lab.daemons(), f"{_AGENT}POD"])
         raise CliError(f'error: no service "{service}"; there are: {known}')
-    click.echo(f"{service} restarted")
 
 
 def _restart_agent(name: str, lab: Lab, pod: str, namespace: str, sig: signal.Signals) -> None:
@@ -263,9 +295,9 @@ def _restart_agent(name: str, lab: Lab, pod: str, namespace: str, sig: signal.Si
 
     found = pod_object(name, pod, namespace)
     before, uid = restarts(found), found["metadata"]["uid"]
-    lab.pod_kill(uid, _GATEWAY, sig)
+    died = lab.pod_kill(uid, _GATEWAY, sig)
     deadline = time.monotonic() + _HEALTH_SECONDS
-    while restarts(found) <= before or not _is_ready(found):
+    while (died and restarts(found) <= before) or not _is_ready(found):
         if time.monotonic() > deadline:
             raise CliError(f"error: {_AGENT}{pod} is not ready {_HEALTH_SECONDS:g} s after its end", FAILED)
         time.sleep(_POLL_SECONDS)
