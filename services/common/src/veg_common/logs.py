@@ -47,6 +47,6 @@ def configure(service: str, level: str = "info", fmt: Format = "auto") -> None:
 
 
 def get(name: str, **initial: Any) -> structlog.stdlib.BoundLogger:
-    """A logger that carries `logger=<name>` and the given values on every line."""
-    logger: structlog.stdlib.BoundLogger = structlog.get_logger(logger=name, **initial)
+    """A logger that carries `component=<name>` and the given values on every line."""
+    logger: structlog.stdlib.BoundLogger = structlog.get_logger(component=name, **initial)
     return logger
