@@ -23,6 +23,7 @@ from veg_sandbox.runtime.process import ended, succeeds, wait_any
 # Until a container is ready for the first time it is asked often, but not for ever.
 _EAGER_PERIOD = 0.2
 _EAGER_SECONDS = 15.0
+_CANNOT_START = "CreateContainerError"
 log = get("container")
 
 
@@ -109,8 +110,11 @@ class ContainerRunner:
             self._log.info("container adopted", pid=self._engine.pid(self.container.name))
             self._set(waiting="", started_at=self._state.started_at or _stamp())
             return True
-        if pause := podstatus.backoff_ms(self._state.quick_deaths) if self._state.quick_deaths else 0:
-            self._set(waiting="CrashLoopBackOff", message=f"back-off {pause} ms restarting failed container")
+        if self._state.quick_deaths:
+            pause = podstatus.backoff_ms(self._state.quick_deaths)
+            if pause and self._state.waiting != _CANNOT_START:
+                told = f"back-off {pause} ms restarting failed container"
+                self._set(waiting="CrashLoopBackOff", message=told)
             await wait_any(self._stopping, seconds=pause / 1000)
         if self._stopping.is_set():
             return False
@@ -119,7 +123,7 @@ class ContainerRunner:
         except RuntimeError as error:
             self._log.warning("container did not start", error=str(error))
             self._state.quick_deaths = min(self._state.quick_deaths + 2, len(podstatus.BACKOFF_MS))
-            self._set(ready=False, waiting="CreateContainerError", message=str(error))
+            self._set(ready=False, waiting=_CANNOT_START, message=str(error))
             return False
         self._log.info("container started", pid=self._engine.pid(self.container.name))
         self._set(waiting="", message="", started_at=_stamp())

@@ -1,0 +1,179 @@
+"""A container is started, adopted, started again and probed; with real processes in place of a pod's."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import os
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from veg_common.objects import merge_patch
+from veg_sandbox.runtime.container import ContainerRunner
+from veg_sandbox.runtime.core.containers import Container, Probe
+from veg_sandbox.runtime.core.podstatus import ContainerFacts, PodFacts, running_status
+
+POD: dict[str, Any] = {"metadata": {"name": "p", "namespace": "default"}}
+
+
+class Processes:
+    """Containers as child processes, killed with the test."""
+
+    def __init__(self) -> None:
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+        self.all: list[subprocess.Popen[bytes]] = []
+        self.started = 0
+        self.refuse = False
+
+    async def spawn(self, container: Container) -> None:
+        """Start it."""
+        if self.refuse:
+            raise RuntimeError("no such program")
+        self.started += 1
+        self.running[container.name] = subprocess.Popen(container.command)  # noqa: ASYNC220 - at once
+        self.all.append(self.running[container.name])
+
+    async def kill(self, container: str) -> None:
+        """End it."""
+        self.running[container].terminate()
+
+    def pid(self, container: str) -> int | None:
+        """Its pid while it lives."""
+        process = self.running.get(container)
+        return process.pid if process is not None and process.poll() is None else None
+
+    def exec_argv(self, container: str, command: tuple[str, ...]) -> list[str]:
+        """A probe runs beside it."""
+        if self.pid(container) is None:
+            raise RuntimeError("it does not run")
+        return list(command)
+
+
+@pytest.fixture
+def processes() -> Any:
+    """The engine."""
+    engine = Processes()
+    yield engine
+    for process in engine.all:
+        process.kill()
+        process.wait()
+
+
+@asynccontextmanager
+async def running(
+    engine: Processes, container: Container, before: dict[str, Any] = POD
+) -> AsyncIterator[Callable[[Callable[[ContainerFacts], bool]], Any]]:
+    """A runner; yields `until(check)`, which waits until the facts are as wanted and returns them."""
+    changed = asyncio.Event()
+    runner = ContainerRunner(container, engine, before, changed.set)
+    task = asyncio.ensure_future(runner.run())
+
+    async def until(check: Callable[[ContainerFacts], bool]) -> ContainerFacts:
+        async with asyncio.timeout(10):
+            while not check(runner.facts()):
+                changed.clear()
+                await changed.wait()
+        return runner.facts()
+
+    try:
+        yield until
+    finally:
+        runner.stop()
+        await asyncio.wait_for(task, 10)
+
+
+SLEEP = Container("c", "img", ("sleep", "60"))
+
+
+async def test_starts_again_what_dies(processes: Processes) -> None:
+    """A killed container is back at once, with one more restart; when the runner stops the process stays."""
+    async with running(processes, SLEEP) as until:
+        first = await until(lambda facts: facts.ready)
+        assert (first.restarts, first.waiting) == (0, "")
+        pid = processes.pid("c")
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        second = await until(lambda facts: facts.restarts == 1 and facts.ready)
+        assert second.last_finished_at
+        assert processes.pid("c") != pid
+    assert processes.pid("c") is not None
+
+
+async def test_adopts_what_runs(processes: Processes) -> None:
+    """After a restart of the runtime the process goes on: not started again, ready all the time, same count."""
+    async with running(processes, SLEEP) as until:
+        facts = await until(lambda facts: facts.ready)
+    status = running_status(
+        POD, PodFacts("h", ("10.0.0.1",), "t", [replace(facts, restarts=3)]), dt.datetime.now(dt.UTC)
+    )
+    seen: list[bool] = []
+
+    def ready(facts: ContainerFacts) -> bool:
+        seen.append(facts.ready)
+        return facts.ready
+
+    before = {**POD, "status": merge_patch({}, status)}
+    async with running(processes, replace(SLEEP, readiness=Probe(("true",))), before) as until:
+        adopted = await until(ready)
+        await asyncio.sleep(0)
+    assert (processes.started, adopted.restarts, seen) == (1, 3, [True])
+    assert adopted.started_at == facts.started_at
+
+
+async def test_death_while_no_runtime_was_there_counts(processes: Processes) -> None:
+    """What an earlier runtime left running and this one finds dead is started again and counted."""
+    facts = ContainerFacts("c", "img", ready=True, restarts=0, started_at="2026-03-01T00:00:00Z")
+    status = running_status(POD, PodFacts("h", ("10.0.0.1",), "t", [facts]), dt.datetime.now(dt.UTC))
+    async with running(processes, SLEEP, {**POD, "status": status}) as until:
+        await until(lambda facts: facts.ready and facts.restarts == 1)
+    assert processes.started == 1
+
+
+async def test_readiness_follows_the_probe(processes: Processes, tmp_path: Path) -> None:
+    """Ready as soon as the probe succeeds, not ready after as many failures as the threshold says."""
+    flag = tmp_path / "flag"
+    probe = Probe(("test", "-e", str(flag)), period=0.05, failures=2)
+    async with running(processes, replace(SLEEP, readiness=probe)) as until:
+        assert not (await until(lambda facts: not facts.waiting)).ready
+        flag.touch()
+        await until(lambda facts: facts.ready)
+        flag.unlink()
+        await until(lambda facts: not facts.ready)
+
+
+async def test_liveness_ends_what_hangs(processes: Processes) -> None:
+    """After as many failures as the threshold says the container is ended and started again."""
+    probe = Probe(("false",), period=0.05, failures=2)
+    async with running(processes, replace(SLEEP, liveness=probe)) as until:
+        await until(lambda facts: facts.restarts >= 1)
+
+
+async def test_what_can_not_start_is_told(processes: Processes) -> None:
+    """A program that is not there shows as a waiting container with the reason, and runs once it is there."""
+    processes.refuse = True
+    async with running(processes, SLEEP) as until:
+        facts = await until(lambda facts: facts.waiting == "CreateContainerError")
+        assert (facts.waiting_message, facts.ready) == ("no such program", False)
+        processes.refuse = False
+        await until(lambda facts: facts.ready)
+
+
+async def test_a_container_that_keeps_dying_backs_off(processes: Processes) -> None:
+    """Quick deaths lead to CrashLoopBackOff with growing pauses."""
+    async with running(processes, Container("c", "img", ("false",))) as until:
+        facts = await until(lambda facts: facts.restarts >= 2 and "back-off" in facts.waiting_message)
+        assert facts.waiting == "CrashLoopBackOff"
+    assert processes.started <= 4
+
+
+async def test_a_pause_runs_nothing(processes: Processes) -> None:
+    """A client pod without a program is ready and has no process."""
+    async with running(processes, Container("c", "img")) as until:
+        assert (await until(lambda facts: facts.ready)).started_at
+    assert processes.started == 0
