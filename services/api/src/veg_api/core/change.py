@@ -78,6 +78,8 @@ def difference(current: Any, wanted: Object) -> Object:
     have = current if isinstance(current, dict) else {}
     patch: Object = {}
     for key, value in wanted.items():
+        if value is not None and have.get(key) == value:
+            continue  # compared in C: the common case by far
         if value is None:
             if have.get(key) is not None:
                 patch[key] = None
@@ -92,6 +94,8 @@ def difference(current: Any, wanted: Object) -> Object:
 
 def covers(current: Any, wanted: Any) -> bool:
     """Whether `current` holds all that `wanted` says; mappings may hold more, lists must match one by one."""
+    if current == wanted:
+        return True
     if isinstance(wanted, dict):
         return isinstance(current, dict) and all(
             (current.get(k) is None) if v is None else covers(current.get(k), v) for k, v in wanted.items()
@@ -102,7 +106,7 @@ def covers(current: Any, wanted: Any) -> bool:
             and len(current) == len(wanted)
             and all(covers(c, w) for c, w in zip(current, wanted, strict=True))
         )
-    return bool(current == wanted)
+    return False
 
 
 def _without_none(value: Any) -> Any:

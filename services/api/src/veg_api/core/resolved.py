@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pydantic import TypeAdapter, ValidationError
 from veg_common.objects import Object
@@ -64,11 +65,13 @@ class Resolved:
 _ADAPTER = TypeAdapter(Resolved)
 
 
+@lru_cache(maxsize=4096)
 def to_json(resolved: Resolved) -> str:
     """Compact JSON with keys in a stable order: equal values are equal texts."""
     return json.dumps(_plain(resolved), separators=(",", ":"), ensure_ascii=False)
 
 
+@lru_cache(maxsize=4096)
 def from_json(text: str) -> Resolved | None:
     """What `to_json` wrote; None when it is damaged."""
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from veg_common.objects import Object
 
@@ -104,18 +105,23 @@ def config_map(gateway: Gateway, resolved: Resolved) -> Object:
             "annotations": {APPLIED_ANNOTATION: resolved_module.to_json(resolved)},
             "ownerReferences": [owner_reference(gateway)],
         },
-        "data": {CONFIG_KEY: json.dumps(agent_config(gateway, resolved), indent=2) + "\n"},
+        "data": {CONFIG_KEY: _config_text(gateway.namespace, gateway.name, resolved.families)},
     }
 
 
-def agent_config(gateway: Gateway, resolved: Resolved) -> Object:
+def agent_config(namespace: str, name: str, families: Sequence[Family]) -> Object:
     """veg.agent.v1.AgentConfig as protobuf JSON."""
     return {
-        "gateway": f"{gateway.namespace}/{gateway.name}",
+        "gateway": f"{namespace}/{name}",
         "internalInterface": INTERNAL_INTERFACE,
         "externalInterface": EXTERNAL_INTERFACE,
-        "families": [_agent_family(family) for family in resolved.families],
+        "families": [_agent_family(family) for family in families],
     }
+
+
+@lru_cache(maxsize=4096)
+def _config_text(namespace: str, name: str, families: tuple[Family, ...]) -> str:
+    return json.dumps(agent_config(namespace, name, families), indent=2) + "\n"
 
 
 def ip_objects(gateway: Gateway, resolved: Resolved, entry: Entry, pod: Pod | None) -> list[Object]:

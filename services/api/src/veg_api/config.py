@@ -1,0 +1,31 @@
+"""Settings of api, checked once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class ConfigError(ValueError):
+    """A setting that makes no sense; one line that names it."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where the neighbours are. `image` runs in gateways that name none."""
+
+    store: Path
+    programmer: str
+    listen: str
+    image: str = ""
+
+
+def parse(store: str, programmer: str, listen: str, image: str = "") -> Settings:
+    """Settings from flags. Raises ConfigError."""
+    scheme, colon, rest = store.partition(":")
+    if not colon or scheme != "folder" or not rest:
+        raise ConfigError(f"--store: {store!r} is not folder:<dir>")
+    for flag, value in (("--programmer", programmer), ("--listen", listen)):
+        if not value.startswith("unix:") and not value.rpartition(":")[2].isdigit():
+            raise ConfigError(f"{flag}: {value!r} is neither unix:/path nor host:port")
+    return Settings(Path(rest), programmer, listen, image)

@@ -1,0 +1,310 @@
+"""The reconcile loop: changes of the store and of the programmer in, plans out, differences applied.
+
+All decisions are `core`'s. This module keeps the snapshot, knows which plans to make again, carries them out, and
+backs off from what fails, gateway by gateway: one that can not be served never holds up another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from veg_common import logs
+from veg_common.objects import Ref
+from veg_common.store import InvalidObjectError, ObjectStore, StoreError
+
+from veg_api.core.affected import affected
+from veg_api.core.change import Change, EventRecord, PatchStatus
+from veg_api.core.gateway import GatewayKey
+from veg_api.core.intents import Intent, IntentKey, gateway_key
+from veg_api.core.names import GATEWAY_KIND
+from veg_api.core.planner import GatewayPlan, gateway_keys, plan_gateway
+from veg_api.core.pools import Pools
+from veg_api.core.snapshot import KINDS, Snapshot
+from veg_api.core.topology import TopologyPlan, plan_topology
+from veg_api.errors import RetryableError
+from veg_api.io.changes import StaleError, carry_out, record
+from veg_api.io.feed import Feed
+from veg_api.link import Link
+
+# Changes that come together (a manifest of several documents, a pod and its status) are planned together.
+DEBOUNCE_S = 0.015
+# How long a status waits for the answer of OVN, so that a change does not show as "not ready" for a moment.
+_STATUS_WAIT_S = 0.25
+_BACKOFF_S = (0.2, 30.0)
+_SLICE = 50
+
+
+@dataclass
+class _Retry:
+    """When something that failed is tried again; `attempts` sets the pause."""
+
+    attempts: int
+    due: float
+
+
+class Controller:
+    """See the module. `on_pass` is called after every pass with the gateways that may look different now."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        link: Callable[[Callable[[frozenset[IntentKey] | None], None]], Link],
+        *,
+        image: str = "",
+        now: Callable[[], str] | None = None,
+    ) -> None:
+        self._store = store
+        self._image = image
+        self._now = now or _utc_now
+        self._log = logs.get("controller")
+        self._wake = asyncio.Event()
+        self.feed = Feed(store, KINDS, self._wake.set)
+        self.link = link(self._outcomes_changed)
+        self._base = Snapshot()
+        self._intents: dict[IntentKey, Intent | None] = {}
+        self._due: set[GatewayKey] = set()
+        self._topology_due = False
+        self._all_due = True
+        self._unsettled: set[GatewayKey] = set()
+        self._retries: dict[GatewayKey | None, _Retry] = {}
+        self._in_flight: dict[GatewayKey, float] = {}
+        self._hidden: frozenset[Ref] = frozenset()
+        self.listeners: list[Callable[[frozenset[Ref]], None]] = []
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """All inputs as they are known now."""
+        return replace(self._base, programmer=self.link.view, hidden=self.feed.hidden, now=self._now())
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.feed.run())
+            tasks.create_task(self.link.run())
+            tasks.create_task(self._loop())
+
+    async def _loop(self) -> None:
+        while True:
+            await self._wait()
+            self._wake.clear()
+            self._take()
+            if not self.feed.synced:
+                continue
+            try:
+                await self._pass()
+            except (StoreError, OSError) as error:
+                self._log.warning("pass failed", error=str(error))
+                self._all_due = True
+                await asyncio.sleep(_BACKOFF_S[0])
+                self._wake.set()
+
+    async def _wait(self) -> None:
+        """Until something changed (and a moment longer, for what comes with it) or a retry is due."""
+        dues = [retry.due for retry in self._retries.values()] + list(self._in_flight.values())
+        pause = max(0.0, min(dues) - _clock()) if dues else None
+        try:
+            async with asyncio.timeout(pause):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+        await asyncio.sleep(DEBOUNCE_S)
+
+    def _take(self) -> None:
+        """Bring the snapshot up to date and note what that makes due."""
+        before = self._base
+        self._base, touched = before.with_objects(self.feed.take().items())
+        if self.feed.hidden != self._hidden:
+            self._hidden = self.feed.hidden
+            self._all_due = True
+        if touched:
+            found = affected(before, self._base, touched)
+            self._due |= found.gateways
+            self._topology_due |= found.topology
+            if found.frees:
+                self._due |= self._unsettled
+            for listener in self.listeners:
+                listener(touched)
+        now = _clock()
+        for key, retry in self._retries.items():
+            if retry.due <= now:
+                self._topology_due |= key is None
+                self._due |= {key} if key is not None else set()
+        self._due |= {key for key, due in self._in_flight.items() if due <= now}
+
+    async def _pass(self) -> None:
+        """Plan what is due, hand the programmer its part, write the rest."""
+        for event in self.feed.take_events():
+            await self._record(event)
+        snapshot = self.snapshot
+        keys = gateway_keys(snapshot) | self._due if self._all_due else self._due
+        with_topology = self._topology_due or self._all_due
+        if not keys and not with_topology:
+            return
+        first = self._all_due
+        self._due, self._topology_due, self._all_due = set(), False, False
+        pools = Pools(snapshot)
+        plans = []
+        for number, key in enumerate(sorted(keys, key=lambda k: _age(snapshot, k))):
+            if number % _SLICE == _SLICE - 1:
+                await asyncio.sleep(0)  # the gRPC services want to answer too
+            if (plan := self._plan(snapshot, key, pools)) is not None:
+                plans.append(plan)
+        topology = plan_topology(snapshot, pools) if with_topology else None
+        self._ask_programmer(snapshot, plans, topology, everything=first)
+        if topology is not None:
+            await self._carry_out(None, topology.changes, topology.events)
+        for plan in plans:
+            await self._carry_out(plan.key, *self._unless_in_flight(snapshot, plan))
+
+    def _plan(self, snapshot: Snapshot, key: GatewayKey, pools: Pools) -> GatewayPlan | None:
+        try:
+            plan = plan_gateway(snapshot, key, pools, self._image)
+        except Exception:  # noqa: BLE001
+            # A fault of ours with one gateway must not stop the others.
+            self._log.exception("plan failed", gateway="/".join(key))
+            self._back_off(key)
+            return None
+        if plan.unsettled:
+            self._unsettled.add(key)
+        else:
+            self._unsettled.discard(key)
+        return plan
+
+    def _unless_in_flight(
+        self, snapshot: Snapshot, plan: GatewayPlan
+    ) -> tuple[Sequence[Change], Sequence[EventRecord]]:
+        """Changes and events of a plan; those of the status wait a moment for the programmer's answer."""
+        asked = plan.intent is not None and snapshot.programmer.link == "connected"
+        outcome = snapshot.programmer.outcomes.get(plan.intent_key)
+        if not asked or (outcome is not None and outcome.intent == plan.intent):
+            self._in_flight.pop(plan.key, None)
+            return plan.changes, plan.events
+        due = self._in_flight.setdefault(plan.key, _clock() + _STATUS_WAIT_S)
+        if due <= _clock():
+            # Said once that it takes longer; the answer, whenever it comes, wakes us.
+            self._in_flight.pop(plan.key)
+            return plan.changes, plan.events
+        return [change for change in plan.changes if not isinstance(change, PatchStatus)], ()
+
+    def _ask_programmer(
+        self,
+        snapshot: Snapshot,
+        plans: Iterable[GatewayPlan],
+        topology: TopologyPlan | None,
+        *,
+        everything: bool,
+    ) -> None:
+        changes: dict[IntentKey, Intent | None] = {}
+        for plan in plans:
+            if plan.intent is not None or (plan.withdraw and self._is_known(snapshot, plan)):
+                changes[plan.intent_key] = plan.intent
+        if topology is not None:
+            changes |= topology.intents
+            gone = [
+                key
+                for key, intent in self._intents.items()
+                if key.kind != "GATEWAY" and intent is not None and key not in topology.intents
+            ]
+            changes |= {key: None for key in gone if not _is_hidden(key, snapshot.hidden)}
+        done = [
+            key for key, intent in self._intents.items() if intent is None and self._is_done(snapshot, key)
+        ]
+        for key in done:
+            if changes.get(key) is None:
+                changes.pop(key, None)
+                self._intents.pop(key)
+                self.link.forget([key])
+        self._intents |= changes
+        if everything or changes:
+            self.link.want(changes.items(), complete=not snapshot.hidden)
+
+    def _is_known(self, snapshot: Snapshot, plan: GatewayPlan) -> bool:
+        """Whether a withdrawal is worth asking for: the gateway is there, or its rows may be."""
+        return snapshot.gateways.get(plan.key[1], plan.key[0]) is not None or plan.intent_key in self._intents
+
+    def _is_done(self, snapshot: Snapshot, key: IntentKey) -> bool:
+        """Whether a withdrawal was committed and nobody waits to see that."""
+        outcome = snapshot.programmer.outcomes.get(key)
+        if outcome is None or outcome.intent is not None or outcome.state != "COMMITTED":
+            return False
+        if key.kind != "GATEWAY":
+            return True
+        namespace, _, name = key.name.partition("/")
+        return snapshot.gateways.get(name, namespace) is None
+
+    async def _carry_out(
+        self, key: GatewayKey | None, changes: Sequence[Change], events: Sequence[EventRecord]
+    ) -> None:
+        """One plan's changes in order; the first that fails ends it, and the plan is made again after a pause."""
+        try:
+            for event in events:
+                await self._record(event)
+            for change in changes:
+                self.feed.put(change.ref, await carry_out(self._store, change))
+        except StaleError as error:
+            self.feed.put(error.ref, error.object)
+            self._back_off(key, str(error))
+        except (RetryableError, StoreError, OSError) as error:
+            fatal = isinstance(error, InvalidObjectError)
+            (self._log.error if fatal else self._log.warning)(
+                "change failed", plan=_name(key), error=str(error)
+            )
+            self._back_off(key)
+        else:
+            self._retries.pop(key, None)
+
+    async def _record(self, event: EventRecord) -> None:
+        try:
+            await record(self._store, event, self._now())
+        except StoreError as error:
+            # An event is a courtesy: losing one is no reason to stop.
+            self._log.warning("event lost", reason=event.reason, error=str(error))
+
+    def _back_off(self, key: GatewayKey | None, why: str = "") -> None:
+        retry = self._retries.get(key)
+        attempts = retry.attempts + 1 if retry else 0
+        pause = min(_BACKOFF_S[0] * 2**attempts, _BACKOFF_S[1])
+        self._retries[key] = _Retry(attempts, _clock() + pause)
+        self._log.debug("try again", plan=_name(key), why=why, pause_s=pause)
+
+    def _outcomes_changed(self, keys: frozenset[IntentKey] | None) -> None:
+        """Told by the link: outcomes of some intents, or (None) its own state."""
+        if keys is None:
+            self._all_due = True
+        else:
+            for key in keys:
+                if key.kind == "GATEWAY":
+                    namespace, _, name = key.name.partition("/")
+                    self._due.add((namespace, name))
+                else:
+                    self._topology_due |= self._intents.get(key, key) is None
+        self._wake.set()
+
+
+def _age(snapshot: Snapshot, key: GatewayKey) -> tuple[str, GatewayKey]:
+    """Who came first chooses its addresses first."""
+    gateway = snapshot.gateways.get(key[1], key[0])
+    return (gateway.created if gateway else "", key)
+
+
+def _is_hidden(key: IntentKey, hidden: frozenset[Ref]) -> bool:
+    """Whether an intent's object may exist although nothing is known of it."""
+    if key.kind == "PORT":
+        return any(ref.kind == "Pod" and key.name == f"{ref.name}.{ref.namespace}" for ref in hidden)
+    kind = {"VPC": "Vpc", "SUBNET": "Subnet"}.get(key.kind, GATEWAY_KIND)
+    return Ref(kind, "", key.name) in hidden
+
+
+def _name(key: GatewayKey | None) -> str:
+    return "topology" if key is None else gateway_key(*key).name
+
+
+def _clock() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _utc_now() -> str:
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
