@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 import click
 from veg_common import logs, metrics, process, server
@@ -72,8 +71,7 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
     finally:
         for task in (work, stopping):
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await asyncio.gather(work, stopping, return_exceptions=True)
         await grpc_server.stop(grace=0.5)
         await channel.close()
 
