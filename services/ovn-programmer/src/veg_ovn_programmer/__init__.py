@@ -1,0 +1,1 @@
+"""ovn-programmer: owns every OVN Northbound row of VPC Egress Gateway."""

@@ -1,0 +1,129 @@
+"""Intents: what the sender wants of OVN, one frozen value an object.
+
+`validate.check` makes them canonical; everything behind it relies on that. The kinds carry the numbers of the
+contract (veg.programmer.v1.IntentKind), so that sorting by kind means the same on both sides.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Kind(enum.IntEnum):
+    """What an intent, and therefore an owner of rows, is about."""
+
+    GATEWAY = 1
+    VPC = 2
+    SUBNET = 3
+    PORT = 4
+    DEFAULT_ROUTE = 100
+    """Not in the contract: derived from the others, see DefaultRoute."""
+
+
+@dataclass(frozen=True, order=True)
+class Key:
+    """Names an intent and the owner of its rows."""
+
+    kind: Kind
+    name: str
+    """`<namespace>/<name>` of a gateway, the name of a VPC or Subnet, `<pod>.<namespace>` of a port."""
+
+    def __str__(self) -> str:
+        return f"{self.kind.name.lower().replace('_', '-')} {self.name}"
+
+
+@dataclass(frozen=True)
+class GatewayFamily:
+    """One IP family of a gateway."""
+
+    family: int
+    """4 or 6."""
+    sources: tuple[str, ...]
+    """Prefixes whose traffic the gateway takes, with their length."""
+    nexthops: tuple[str, ...] = ()
+    """Replicas' addresses; none: the sources' traffic is dropped."""
+    local_cidrs: tuple[str, ...] = ()
+    """Prefixes inside the VPC, never sent to the gateway."""
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """A VpcEgressGateway's share of OVN."""
+
+    namespace: str
+    name: str
+    vpc: str
+    default_vpc: bool
+    families: tuple[GatewayFamily, ...]
+    bfd: bool = False
+    """True: a BFD intent came along."""
+
+    @property
+    def key(self) -> Key:
+        """Its owner key."""
+        return Key(Kind.GATEWAY, f"{self.namespace}/{self.name}")
+
+
+@dataclass(frozen=True)
+class Vpc:
+    """A logical router."""
+
+    name: str
+    default_vpc: bool = False
+    bfd_port: bool = False
+    """True: a BFD port came along."""
+
+    @property
+    def key(self) -> Key:
+        """Its owner key."""
+        return Key(Kind.VPC, self.name)
+
+
+@dataclass(frozen=True)
+class Subnet:
+    """A logical switch and its port on the VPC's router."""
+
+    name: str
+    vpc: str
+    cidrs: tuple[str, ...]
+    gateways: tuple[str, ...]
+
+    @property
+    def key(self) -> Key:
+        """Its owner key."""
+        return Key(Kind.SUBNET, self.name)
+
+
+@dataclass(frozen=True)
+class Port:
+    """A pod's port on a logical switch."""
+
+    name: str
+    subnet: str
+    mac: str
+    addresses: tuple[str, ...]
+
+    @property
+    def key(self) -> Key:
+        """Its owner key."""
+        return Key(Kind.PORT, self.name)
+
+
+@dataclass(frozen=True)
+class DefaultRoute:
+    """A way out of a router that leads nowhere, so that routing matches and policies are asked.
+
+    OVN asks its policies only for packets that a route took. Derived: the default VPC always has one, another VPC
+    while one of its gateways needs policies.
+    """
+
+    vpc: str
+
+    @property
+    def key(self) -> Key:
+        """Its owner key."""
+        return Key(Kind.DEFAULT_ROUTE, self.vpc)
+
+
+Intent = Gateway | Vpc | Subnet | Port | DefaultRoute

@@ -1,0 +1,134 @@
+"""A neutral model of the Northbound rows that are ours: tables, values, identity and marks.
+
+Values are what OVSDB columns hold (RFC 7047 section 3.2): a scalar, a set or a map. An optional scalar is a set of
+at most one, as in OVSDB itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from veg_ovn_programmer.core.intents import Key, Kind
+
+Value = str | int | frozenset[str] | Mapping[str, str]
+
+ROUTER = "Logical_Router"
+SWITCH = "Logical_Switch"
+ROUTER_PORT = "Logical_Router_Port"
+SWITCH_PORT = "Logical_Switch_Port"
+POLICY = "Logical_Router_Policy"
+ROUTE = "Logical_Router_Static_Route"
+
+# In the order in which rows are made: a holder before what it holds.
+TABLES = (ROUTER, SWITCH, ROUTER_PORT, SWITCH_PORT, POLICY, ROUTE)
+
+# A row of these tables lives only while the column of a holder refers to it.
+HOLDERS: Mapping[str, tuple[str, str]] = {
+    ROUTER_PORT: (ROUTER, "ports"),
+    SWITCH_PORT: (SWITCH, "ports"),
+    POLICY: (ROUTER, "policies"),
+    ROUTE: (ROUTER, "static_routes"),
+}
+
+# What tells two rows of one owner on one holder apart; a change of anything else is an update in place.
+IDENTITY: Mapping[str, tuple[str, ...]] = {
+    ROUTER: ("name",),
+    SWITCH: ("name",),
+    ROUTER_PORT: ("name",),
+    SWITCH_PORT: ("name",),
+    POLICY: ("priority", "match"),
+    ROUTE: ("ip_prefix", "nexthop", "policy"),
+}
+
+# Names must be unique in these tables: by the schema's index (ports), by OVN's meaning (routers and switches).
+NAMED = frozenset({ROUTER, SWITCH, ROUTER_PORT, SWITCH_PORT})
+
+TABLES_OF: Mapping[Kind, tuple[str, ...]] = {
+    Kind.GATEWAY: (POLICY, ROUTE),
+    Kind.VPC: (ROUTER,),
+    Kind.SUBNET: (SWITCH, ROUTER_PORT, SWITCH_PORT, POLICY),
+    Kind.PORT: (SWITCH_PORT,),
+    Kind.DEFAULT_ROUTE: (ROUTER_PORT, ROUTE),
+}
+
+MARKS = "external_ids"
+VENDOR = "kube-ovn"
+GATEWAY_MARK = "vpc-egress-gateway"
+TOPOLOGY_MARK = "veg-topology"
+# The database does not tell a row which holder refers to it, and reading the holder's column costs as much as the
+# column is long; so the row says it itself.
+HOLDER_MARK = "veg-parent"
+
+_TOPOLOGY_WORDS: Mapping[str, Kind] = {
+    "vpc": Kind.VPC,
+    "subnet": Kind.SUBNET,
+    "port": Kind.PORT,
+    "default-route": Kind.DEFAULT_ROUTE,
+}
+_TOPOLOGY_WORD_OF = {kind: word for word, kind in _TOPOLOGY_WORDS.items()}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row, wanted or found."""
+
+    table: str
+    owner: Key
+    columns: Mapping[str, Value]
+    """Only the columns that we own; another one may hold anything."""
+    holder: str | None = None
+    """Name of the router or switch that refers to it; None for the routers and switches themselves."""
+    identity: tuple[str, ...] = field(init=False)
+    """Sorts and matches rows; text only, so that any two compare."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(
+            self, "identity", tuple(_text(self.columns.get(c, "")) for c in IDENTITY[self.table])
+        )
+
+
+@dataclass(frozen=True)
+class Found:
+    """A row that is in the database."""
+
+    handle: object
+    """What names it there (its UUID)."""
+    row: Row
+
+
+def marks(owner: Key, holder: str | None = None, family: int | None = None) -> dict[str, str]:
+    """external_ids of a row: the vendor, the owner, the address family and the holder, where they apply."""
+    ids = {"vendor": VENDOR}
+    if owner.kind is Kind.GATEWAY:
+        ids[GATEWAY_MARK] = owner.name
+    else:
+        ids[TOPOLOGY_MARK] = f"{_TOPOLOGY_WORD_OF[owner.kind]}/{owner.name}"
+    if family is not None:
+        ids["af"] = str(family)
+    if holder is not None:
+        ids[HOLDER_MARK] = holder
+    return ids
+
+
+def owner_of(external_ids: Mapping[str, str]) -> Key | None:
+    """Whose row this is by its marks; None: not ours, never to be touched."""
+    gateway = external_ids.get(GATEWAY_MARK)
+    if gateway:
+        return Key(Kind.GATEWAY, gateway)
+    word, _, name = external_ids.get(TOPOLOGY_MARK, "").partition("/")
+    kind = _TOPOLOGY_WORDS.get(word)
+    return Key(kind, name) if kind is not None and name else None
+
+
+def show(value: Value) -> str:
+    """A value for people: sets and maps sorted."""
+    if isinstance(value, frozenset):
+        return ",".join(sorted(value))
+    if isinstance(value, Mapping):
+        return ",".join(f"{key}={value[key]}" for key in sorted(value))
+    return str(value)
+
+
+def _text(value: Value) -> str:
+    return f"{value:05d}" if isinstance(value, int) else show(value)

@@ -1,0 +1,1 @@
+"""The one neighbour of this service: the OVN Northbound database."""

@@ -1,0 +1,274 @@
+"""The connection to OVN_Northbound: one IDL in one thread, which reconnects by itself.
+
+Called by the worker: `commit` and `plan` block and belong in an executor. Everything else may be called from any
+thread. Writes nothing on its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ovs.json
+from ovs import jsonrpc, stream
+from ovs.db import idl as ovs_idl
+from ovsdbapp import exceptions as ovsdbapp_errors
+from ovsdbapp.backend.ovs_idl import connection, idlutils, transaction
+from veg_common import logs
+
+from veg_ovn_programmer.core import rows
+from veg_ovn_programmer.core.book import Job
+from veg_ovn_programmer.core.desired import View
+from veg_ovn_programmer.core.intents import Key, Vpc
+from veg_ovn_programmer.errors import NorthboundError, NorthboundUnavailableError
+from veg_ovn_programmer.io import replica as replicas
+from veg_ovn_programmer.io import schema
+from veg_ovn_programmer.io.changes import Changes
+from veg_ovn_programmer.io.commands import ReconcileCommand, Result
+from veg_ovn_programmer.io.replica import Replica
+
+# Seconds. A large database takes long to read; a transaction that found no server within its time is given up and
+# made anew by the worker.
+START_S = 300
+COMMIT_S = 10
+LOCK_S = 2
+RETRY_S = 0.5
+# ms between attempts to reconnect; ovs goes up to 8 s by itself.
+_BACKOFF_MS = (100, 1000)
+
+
+@dataclass(frozen=True)
+class Tls:
+    """PEM files for an `ssl:` remote."""
+
+    key: Path
+    certificate: Path
+    authority: Path
+
+
+class _Idl(connection.OvsdbIdl):  # type: ignore[misc]  # ovsdbapp ships no types
+    """An IDL that reports changes to a Northbound and tells when its connection comes and goes."""
+
+    def __init__(self, remote: str, helper: Any, owner: Northbound) -> None:
+        super().__init__(remote, helper)
+        self._session.reconnect.set_backoff(*_BACKOFF_MS)
+        self._owner = owner
+        self._live = False
+
+    def cooperative_yield(self) -> None:
+        """Nothing: this IDL has a thread of its own, and yielding a row costs more than the row."""
+
+    def run(self) -> Any:
+        changed = super().run()
+        live = self.live()
+        if live != self._live:
+            self._live = live
+            self._owner._connection_changed(live)  # noqa: SLF001
+        return changed
+
+    def live(self) -> bool:
+        """Whether the copy is complete and follows the server."""
+        session = self._session
+        return bool(
+            self.state == ovs_idl.Idl.IDL_S_MONITORING
+            and session.is_connected()
+            and session.get_seqno() == self._last_seqno
+        )
+
+    def notify(self, event: str, row: Any, updates: Any = None) -> None:
+        self._owner._row_changed(event, row, updates)  # noqa: SLF001
+
+
+class Northbound:
+    """Reads and writes our rows of OVN_Northbound."""
+
+    def __init__(
+        self, remote: str, *, managed: bool, wake: Callable[[], None], tls: Tls | None = None
+    ) -> None:
+        self.remote = remote
+        self.managed = managed
+        self.schema_version = ""
+        self.changes = Changes(wake)
+        self._tls = tls
+        self._connection: Any = None
+        self._replica: Replica | None = None
+        self._pending: Replica | None = None
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._log = logs.get("northbound", remote=remote)
+
+    @property
+    def idl(self) -> Any:
+        """The IDL (ovsdbapp's commands look for it here)."""
+        return self._connection.idl
+
+    @property
+    def connected(self) -> bool:
+        """Whether the copy is complete and follows the server."""
+        return self._replica is not None and self.idl.live()
+
+    def start(self) -> None:
+        """Connect in the background, for as long as it takes."""
+        self._log.info("starting", json_parser=ovs.json.PARSER)
+        if self._tls is not None:
+            stream.Stream.ssl_set_private_key_file(str(self._tls.key))
+            stream.Stream.ssl_set_certificate_file(str(self._tls.certificate))
+            stream.Stream.ssl_set_ca_cert_file(str(self._tls.authority))
+        self._thread = threading.Thread(target=self._connect, name="northbound-connect", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Disconnect. Waits a few seconds at most."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(LOCK_S)
+        if self._connection is not None:
+            self._connection.stop(LOCK_S)
+
+    def commit(self, jobs: Sequence[Job], vpcs: Mapping[str, Vpc]) -> dict[Key, Result]:
+        """Bring all jobs' owners in line in one transaction.
+
+        Raises NorthboundUnavailableError without an answer in COMMIT_S, NorthboundError when the server refuses.
+        """
+        replica = self._ready()
+        command = ReconcileCommand(self, replica, jobs, self._view(replica, vpcs), self.changes)
+        attempt = transaction.Transaction(
+            self, self._connection, timeout=COMMIT_S, check_error=True, log_errors=False
+        )
+        attempt.add(command)
+        self.changes.hold()
+        try:
+            attempt.commit()
+        except ovsdbapp_errors.TimeoutException as error:
+            raise NorthboundUnavailableError(f"no answer within {COMMIT_S} s") from error
+        except RuntimeError as error:
+            raise NorthboundError(str(error)) from error
+        finally:
+            self.changes.release()
+        return command.result
+
+    def plan(self, jobs: Sequence[Job], vpcs: Mapping[str, Vpc]) -> dict[Key, Result]:
+        """What `commit` would do, and do nothing. Raises NorthboundUnavailableError."""
+        replica = self._ready()
+        with self._locked():
+            command = ReconcileCommand(self, replica, jobs, self._view(replica, vpcs), None)
+            attempt = ovs_idl.Transaction(self.idl)
+            try:
+                command.run_idl(attempt)
+            finally:
+                attempt.abort()
+        return command.result
+
+    def owners(self) -> set[Key]:
+        """Every owner that has rows in the database. Raises NorthboundUnavailableError."""
+        replica = self._ready()
+        with self._locked():
+            return replica.owners()
+
+    def _ready(self) -> Replica:
+        if self._replica is None or not self.connected:
+            raise NorthboundUnavailableError(f"{self.remote} is not connected")
+        return self._replica
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        if not self._connection.lock.acquire(timeout=LOCK_S):
+            raise NorthboundUnavailableError(f"{self.remote} does not answer")
+        try:
+            yield
+        finally:
+            self._connection.lock.release()
+
+    def _view(self, replica: Replica, vpcs: Mapping[str, Vpc]) -> View:
+        return View(
+            vpcs=vpcs,
+            selection_fields=replica.has_selection_fields(),
+            foreign_default=replica.foreign_default,
+        )
+
+    def _connect(self) -> None:
+        told = ""
+        while not self._stopping.is_set():
+            try:
+                self._open()
+            except Exception as error:  # noqa: BLE001  # ovs and ovsdbapp raise anything, even Exception itself
+                if str(error) != told:
+                    told = str(error)
+                    self._log.warning("not connected yet", error=told)
+                self._stopping.wait(RETRY_S)
+            else:
+                return
+
+    def _open(self) -> None:
+        if self._connection is None:
+            version, json = _fetch_schema(self.remote)
+            self.schema_version = version
+            idl = _Idl(self.remote, schema.register(json, managed=self.managed), self)
+            self._pending = Replica(idl, managed=self.managed)
+            self._connection = connection.Connection(idl, START_S)
+        self._connection.start()
+        self._connection.timeout = COMMIT_S
+        self._replica = self._pending
+        self._connection_changed(self.idl.live())
+
+    def _connection_changed(self, live: bool) -> None:  # noqa: FBT001
+        if self._replica is None:
+            return
+        if live:
+            self._log.info("connected", schema=self.schema_version)
+            self.changes.reloaded()
+        else:
+            self._log.warning("disconnected")
+        self.changes.connection()
+
+    def _row_changed(self, event: str, row: Any, updates: Any) -> None:
+        """Called for every row that changes, in the IDL's thread: must be cheap and must not raise."""
+        table = row._table.name  # noqa: SLF001
+        key = replicas.owner(row)
+        if key is not None:
+            self.changes.owner(key)
+        if event == ovs_idl.ROW_UPDATE:
+            before = _old(updates, "external_ids")
+            key = rows.owner_of(before) if before is not None else None
+            if key is not None:
+                self.changes.owner(key)
+        if table in (rows.ROUTER, rows.SWITCH):
+            self.changes.holder(table, row.name)
+            name = _old(updates, "name") if event == ovs_idl.ROW_UPDATE else None
+            if name is not None:
+                self.changes.holder(table, name)
+
+
+def _old(updates: Any, column: str) -> Any | None:
+    """A column's value before an update; None when it did not change."""
+    return getattr(updates, column, None) if updates is not None else None
+
+
+def _fetch_schema(remote: str) -> tuple[str, dict[str, Any]]:
+    """(version, JSON) of the Northbound schema that the first reachable server has. Raises NorthboundUnavailableError."""
+    trouble = "no remote"
+    for one in idlutils.parse_connection(remote):
+        error, opened = stream.Stream.open_block(stream.Stream.open(one), LOCK_S * 1000)
+        if error:
+            trouble = f"{one}: {_os_error(error)}"
+            continue
+        rpc = jsonrpc.Connection(opened)
+        try:
+            error, reply = rpc.transact_block(jsonrpc.Message.create_request("get_schema", [schema.DATABASE]))
+        finally:
+            rpc.close()
+        if error or reply.error:
+            trouble = f"{one}: {reply.error if reply is not None and reply.error else _os_error(error)}"
+            continue
+        return str(reply.result.get("version", "")), reply.result
+    raise NorthboundUnavailableError(trouble)
+
+
+def _os_error(number: int) -> str:
+
+    return os.strerror(abs(number))

@@ -1,0 +1,83 @@
+"""Which tables and columns of OVN_Northbound are copied, and how a column's value becomes ours and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ovs.db import idl as ovs_idl
+
+from veg_ovn_programmer.core import rows
+from veg_ovn_programmer.core.rows import Value
+
+DATABASE = "OVN_Northbound"
+
+_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    rows.ROUTER: ("name", "external_ids"),
+    rows.SWITCH: ("name", "external_ids"),
+    rows.ROUTER_PORT: ("name", "mac", "networks", "external_ids"),
+    rows.SWITCH_PORT: ("name", "type", "addresses", "port_security", "options", "external_ids"),
+    rows.POLICY: ("priority", "match", "action", "nexthop", "nexthops", "options", "external_ids"),
+    rows.ROUTE: (
+        "route_table",
+        "ip_prefix",
+        "policy",
+        "nexthop",
+        "output_port",
+        "options",
+        "selection_fields",
+        "external_ids",
+    ),
+}
+# In the kube-ovn topology switches and their ports, one a pod of the cluster, are none of our business.
+_KUBE_OVN_TABLES = frozenset({rows.ROUTER, rows.ROUTER_PORT, rows.POLICY, rows.ROUTE})
+
+# Written by mutation and not copied: a copy would cost as much a change as the column is long.
+_HOLDER_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    rows.ROUTER: ("ports", "policies", "static_routes"),
+    rows.SWITCH: ("ports",),
+}
+
+
+def tables(*, managed: bool) -> tuple[str, ...]:
+    """The tables that a topology needs, holders first."""
+    return tuple(table for table in rows.TABLES if managed or table in _KUBE_OVN_TABLES)
+
+
+def register(schema: Mapping[str, Any], *, managed: bool) -> ovs_idl.SchemaHelper:
+    """A helper that copies only what is needed of a server's schema (as JSON).
+
+    Columns that an older schema lacks are left out. In the kube-ovn topology the routers' static_routes are copied:
+    that tells which router has a default route of somebody else's.
+    """
+    helper = ovs_idl.SchemaHelper(None, schema)
+    for table in tables(managed=managed):
+        there = schema["tables"][table]["columns"]
+        holders = list(_HOLDER_COLUMNS.get(table, ()))
+        copied = {"static_routes"} if table == rows.ROUTER and not managed else set()
+        columns = [column for column in _COLUMNS[table] if column in there]
+        helper.register_columns(table, columns + holders, [c for c in holders if c not in copied])
+    return helper
+
+
+def columns_of(idl: Any, table: str) -> tuple[str, ...]:
+    """The columns of ours that this connection copies."""
+    there = idl.tables[table].columns
+    return tuple(column for column in _COLUMNS[table] if column in there)
+
+
+def read(row: Any, column: str) -> Value:
+    """A column's value: scalar, frozenset (sets and optional scalars) or dict."""
+    value = getattr(row, column)
+    if isinstance(value, list):
+        return frozenset(value)
+    return value  # type: ignore[no-any-return]  # a scalar or a dict, by the column's type
+
+
+def write(value: Value) -> Any:
+    """A value as the IDL wants it, sets in a stable order."""
+    if isinstance(value, frozenset):
+        return sorted(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    return value

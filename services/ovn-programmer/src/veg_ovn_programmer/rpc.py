@@ -1,0 +1,192 @@
+"""ProgrammerService: protobuf to core and back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc.aio
+from veg.programmer.v1 import programmer_pb2 as pb
+from veg.programmer.v1 import programmer_pb2_grpc as pb_grpc
+from veg.types.v1 import types_pb2
+
+from veg_ovn_programmer.core import intents
+from veg_ovn_programmer.core.book import Outcome
+from veg_ovn_programmer.core.diff import Op
+from veg_ovn_programmer.core.intents import Intent, Key, Kind
+from veg_ovn_programmer.errors import NorthboundUnavailableError, RefusedError
+from veg_ovn_programmer.worker import Event, Worker
+
+_KINDS = frozenset({Kind.GATEWAY, Kind.VPC, Kind.SUBNET, Kind.PORT})
+
+SERVICE = pb.DESCRIPTOR.services_by_name["ProgrammerService"].full_name
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class BadRequestError(Exception):
+    """A request that says nothing that could be refused by name; the message names the field."""
+
+
+class Programmer(pb_grpc.ProgrammerServiceServicer):
+    """See the contract's comments for what every call promises."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    async def Apply(self, request: pb.ApplyRequest, context: Context) -> pb.ApplyResponse:  # noqa: N802, D102
+        try:
+            _session(request.session)
+            items = [(_intent(f"intents[{i}]", one), one.generation) for i, one in enumerate(request.intents)]
+        except BadRequestError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        outcomes = await self._worker.apply(request.session, items)
+        return pb.ApplyResponse(outcomes=map(_outcome, outcomes))
+
+    async def Delete(self, request: pb.DeleteRequest, context: Context) -> pb.DeleteResponse:  # noqa: N802, D102
+        try:
+            _session(request.session)
+            keys = [_key(f"keys[{i}]", one) for i, one in enumerate(request.keys)]
+        except BadRequestError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        outcomes = await self._worker.delete(request.session, keys)
+        return pb.DeleteResponse(outcomes=map(_outcome, outcomes))
+
+    async def Resync(self, request: pb.ResyncRequest, context: Context) -> pb.ResyncResponse:  # noqa: N802, D102
+        try:
+            _session(request.session)
+            removed = await self._worker.resync(request.session)
+        except BadRequestError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except NorthboundUnavailableError as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        return pb.ResyncResponse(removed=map(_key_out, removed))
+
+    async def Plan(self, request: pb.PlanRequest, context: Context) -> pb.PlanResponse:  # noqa: N802, D102
+        try:
+            items = [_intent(f"intents[{i}]", one) for i, one in enumerate(request.intents)]
+            deletes = [_key(f"deletes[{i}]", one) for i, one in enumerate(request.deletes)]
+            ops = await self._worker.plan(items, deletes)
+        except (BadRequestError, RefusedError) as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except NorthboundUnavailableError as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        return pb.PlanResponse(operations=map(_operation, ops))
+
+    async def List(self, request: pb.ListRequest, context: Context) -> pb.ListResponse:  # noqa: ARG002, N802, D102
+        return pb.ListResponse(
+            outcomes=map(_outcome, self._worker.outcomes()),
+            in_sync=self._worker.book.in_sync,
+            connected=self._worker.database.connected,
+        )
+
+    async def Watch(  # noqa: N802, D102
+        self,
+        request: pb.WatchRequest,  # noqa: ARG002
+        context: Context,
+    ) -> AsyncIterator[pb.WatchResponse]:
+        worker = self._worker
+        queue = worker.listen()
+        try:
+            hello = pb.Hello(
+                instance=worker.instance,
+                nb_schema=worker.database.schema_version if worker.database.connected else "",
+            )
+            sequence = 1
+            # What is known now is taken before the first await, so nothing is missed between it and the queue.
+            current = worker.outcomes()
+            yield pb.WatchResponse(sequence=sequence, hello=hello)
+            for outcome in current:
+                sequence += 1
+                yield _event(sequence, outcome)
+            while (event := await queue.get()) is not None:
+                sequence += 1
+                yield _event(sequence, event)
+        finally:
+            worker.unlisten(queue)
+        await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too slow: call Watch again")
+
+
+def adder(worker: Worker) -> Callable[[grpc.aio.Server], None]:
+    """A function that registers the service on a server."""
+
+    def add(server: grpc.aio.Server) -> None:
+        pb_grpc.add_ProgrammerServiceServicer_to_server(Programmer(worker), server)
+
+    return add
+
+
+def _session(session: str) -> None:
+    if not session:
+        raise BadRequestError("session: must not be empty")
+
+
+def _intent(where: str, message: pb.Intent) -> Intent:
+    match message.WhichOneof("object"):
+        case "gateway":
+            return _gateway(message.gateway)
+        case "vpc":
+            vpc = message.vpc
+            return intents.Vpc(vpc.name, vpc.default_vpc, vpc.HasField("bfd_port"))
+        case "subnet":
+            subnet = message.subnet
+            return intents.Subnet(subnet.name, subnet.vpc, tuple(subnet.cidrs), tuple(subnet.gateways))
+        case "port":
+            port = message.port
+            return intents.Port(port.name, port.subnet, port.mac, tuple(port.addresses))
+        case _:
+            raise BadRequestError(f"{where}.object: must be set to an object that this version knows")
+
+
+def _gateway(message: pb.Gateway) -> intents.Gateway:
+    families = tuple(
+        intents.GatewayFamily(
+            int(one.family), tuple(one.sources), tuple(one.nexthops), tuple(one.local_cidrs)
+        )
+        for one in message.families
+    )
+    return intents.Gateway(
+        namespace=message.key.namespace,
+        name=message.key.name,
+        vpc=message.vpc,
+        default_vpc=message.default_vpc,
+        families=families,
+        bfd=message.HasField("bfd"),
+    )
+
+
+def _key(where: str, message: pb.IntentKey) -> Key:
+    if int(message.kind) not in _KINDS:
+        raise BadRequestError(f"{where}.kind: {message.kind} is not a kind that this version knows")
+    if not message.name:
+        raise BadRequestError(f"{where}.name: must not be empty")
+    return Key(Kind(int(message.kind)), message.name)
+
+
+def _key_out(key: Key) -> pb.IntentKey:
+    return pb.IntentKey(kind=pb.IntentKind.ValueType(int(key.kind)), name=key.name)
+
+
+def _outcome(outcome: Outcome) -> pb.Outcome:
+    return pb.Outcome(
+        key=_key_out(outcome.key),
+        generation=outcome.generation,
+        state=pb.OutcomeState.ValueType(int(outcome.state)),
+        reason=outcome.reason,
+        message=outcome.message,
+        operations=outcome.operations,
+    )
+
+
+def _operation(op: Op) -> types_pb2.Operation:
+    return types_pb2.Operation(
+        action=types_pb2.Action.ValueType(int(op.action)), kind=op.row.table, name=op.name, detail=op.detail
+    )
+
+
+def _event(sequence: int, event: Event) -> pb.WatchResponse:
+    if isinstance(event, Outcome):
+        return pb.WatchResponse(sequence=sequence, outcome=_outcome(event))
+    return pb.WatchResponse(
+        sequence=sequence, repair=pb.Repair(key=_key_out(event.key), operations=map(_operation, event.ops))
+    )

@@ -1,0 +1,443 @@
+"""The loop between the book of intents and the Northbound database.
+
+One commit at a time; what arrives meanwhile shares the next one. It hears of every change to our rows and repairs what
+others broke by the same path. Called by rpc.py, from one asyncio loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from veg_common import logs
+
+from veg_ovn_programmer import metrics
+from veg_ovn_programmer.core import rows
+from veg_ovn_programmer.core.book import RANKS, Book, Job, Outcome, State
+from veg_ovn_programmer.core.diff import Op
+from veg_ovn_programmer.core.intents import Intent, Key, Kind, Vpc
+from veg_ovn_programmer.core.pace import Pace
+from veg_ovn_programmer.core.validate import check
+from veg_ovn_programmer.errors import (
+    IntentError,
+    NorthboundError,
+    NorthboundUnavailableError,
+    RefusedError,
+    WaitingError,
+)
+from veg_ovn_programmer.io.changes import Changes, News
+from veg_ovn_programmer.io.commands import Result
+
+# Owners in one transaction: enough to make the round trip cheap, few enough that the next change waits not long.
+BATCH = 200
+# Seconds that a caller waits for a database that does not answer.
+PATIENCE_S = 1.5
+RETRY_S = 1.0
+# Events that a listener may lag behind before it is told to start again.
+LISTENER_EVENTS = 50_000
+
+
+class Database(Protocol):
+    """What the worker needs of io.northbound.Northbound."""
+
+    managed: bool
+    schema_version: str
+    changes: Changes
+
+    @property
+    def connected(self) -> bool: ...  # noqa: D102
+    def start(self) -> None: ...  # noqa: D102
+    def stop(self) -> None: ...  # noqa: D102
+    def commit(self, jobs: Sequence[Job], vpcs: Mapping[str, Vpc]) -> dict[Key, Result]: ...  # noqa: D102
+    def plan(self, jobs: Sequence[Job], vpcs: Mapping[str, Vpc]) -> dict[Key, Result]: ...  # noqa: D102
+    def owners(self) -> set[Key]: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Repair:
+    """Rows that others broke and that were put right."""
+
+    key: Key
+    ops: tuple[Op, ...]
+
+
+Event = Outcome | Repair
+
+
+@dataclass(eq=False)
+class _Ticket:
+    """A caller that waits for the outcomes of some keys."""
+
+    missing: set[Key]
+    outcomes: dict[Key, Outcome] = field(default_factory=dict)
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def answer(self, key: Key, outcome: Outcome) -> None:
+        self.outcomes[key] = outcome
+        self.missing.discard(key)
+        if not self.missing:
+            self.done.set()
+
+
+class Worker:
+    """Holds the intents, commits them and keeps them true."""
+
+    def __init__(self, connect: Callable[[Callable[[], None]], Database]) -> None:
+        """`connect` makes the database from a function that wakes this worker from any thread."""
+        self.instance = str(uuid.uuid4())
+        self.book = Book()
+        self._loop = asyncio.get_running_loop()
+        self._wake = asyncio.Event()
+        self.database = connect(self._wake_from_thread)
+        self._pending: list[dict[Key, None]] = [{} for _ in range(RANKS)]
+        self._asked: set[Key] = set()
+        self._tickets: defaultdict[Key, list[_Ticket]] = defaultdict(list)
+        self._standing: defaultdict[tuple[str, str], set[Key]] = defaultdict(set)
+        self._listeners: set[asyncio.Queue[Event | None]] = set()
+        self._pace = Pace()
+        self._executor = ThreadPoolExecutor(2, thread_name_prefix="northbound")
+        self._away_since: float | None = self._loop.time()
+        self._commit_since: float | None = None
+        self._log = logs.get("worker")
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set."""
+        self.database.start()
+        stopping = asyncio.ensure_future(stop.wait())
+        stopping.add_done_callback(lambda _: self._wake.set())
+        try:
+            while not stop.is_set():
+                await self._wake.wait()
+                self._wake.clear()
+                self._notice()
+                while not stop.is_set() and self.database.connected and any(self._pending):
+                    if not await self._commit_some():
+                        break
+                    self._notice()
+                metrics.PENDING.set(sum(map(len, self._pending)))
+        finally:
+            stopping.cancel()
+            await self._loop.run_in_executor(None, self.database.stop)
+            self._executor.shutdown(wait=False, cancel_futures=True)
+
+    async def apply(self, session: str, intents: Sequence[tuple[Intent, int]]) -> list[Outcome]:
+        """Hold the intents and wait for what becomes of them; the answer's order is the request's."""
+        self.book.begin(session)
+        answers: dict[int, Outcome] = {}
+        look: set[Key] = set()
+        for place, (intent, generation) in enumerate(intents):
+            if self.book.is_stale(intent.key, generation):
+                current = self.book.outcome(intent.key)
+                if current is not None and not self._is_pending(intent.key):
+                    answers[place] = current
+                continue
+            try:
+                look |= self.book.put(check(intent, managed=self.database.managed), generation)
+                self._pace.forget(intent.key)
+            except RefusedError as error:
+                answers[place] = self._refuse(intent.key, generation, error)
+        wanted = {intent.key for place, (intent, _) in enumerate(intents) if place not in answers}
+        outcomes = await self._wait(look, wanted)
+        return [
+            answers[place] if place in answers else outcomes[i.key] for place, (i, _) in enumerate(intents)
+        ]
+
+    async def delete(self, session: str, keys: Sequence[Key]) -> list[Outcome]:
+        """Forget the intents and wait until their rows are gone; the answer's order is the request's."""
+        self.book.begin(session)
+        refused = {}
+        look: set[Key] = set()
+        for key in keys:
+            if not self.database.managed and key.kind is not Kind.GATEWAY:
+                refused[key] = Outcome(
+                    key,
+                    0,
+                    State.REFUSED,
+                    "TopologyNotManaged",
+                    f"{key} is Kube-OVN's: this programmer only reads it",
+                )
+                continue
+            self._pace.forget(key)
+            look |= self.book.remove(key)
+        outcomes = await self._wait(look, {key for key in keys if key not in refused})
+        return [refused[key] if key in refused else outcomes[key] for key in keys]
+
+    async def resync(self, session: str) -> list[Key]:
+        """The session's picture is complete: remove what is not in it, and tell what that was.
+
+        Raises NorthboundUnavailableError when it could not be done now.
+        """
+        await self._connection()
+        self.book.begin(session)
+        owners = await self._loop.run_in_executor(self._executor, self.database.owners)
+        if not self.database.managed:
+            owners = {key for key in owners if key.kind in (Kind.GATEWAY, Kind.DEFAULT_ROUTE)}
+        removed, look = self.book.resync(session, owners)
+        outcomes = await self._wait(look, look)
+        left = [
+            key
+            for key, outcome in outcomes.items()
+            if outcome.state is not State.COMMITTED and key in removed
+        ]
+        if left:
+            raise NorthboundUnavailableError(f"not removed yet: {', '.join(map(str, sorted(left)))}")
+        self._log.info("in sync", session=session, removed=[str(key) for key in removed])
+        return removed
+
+    async def plan(self, intents: Sequence[Intent], deletes: Sequence[Key]) -> list[Op]:
+        """What apply and delete would do now. Raises RefusedError, NorthboundUnavailableError."""
+        await self._connection()
+        book = self.book.fork()
+        look: set[Key] = set()
+        for intent in intents:
+            look |= book.put(check(intent, managed=self.database.managed), 0)
+        for key in deletes:
+            look |= book.remove(key)
+        jobs = book.jobs(look)
+        results = await self._loop.run_in_executor(self._executor, self.database.plan, jobs, book.vpcs)
+        return [op for job in jobs for op in results[job.key].ops]
+
+    def outcomes(self) -> list[Outcome]:
+        """The last outcomes of all intents held, sorted by kind and name."""
+        held = (entry.outcome for entry in self.book.entries.values())
+        return sorted((one for one in held if one is not None), key=lambda one: one.key)
+
+    def listen(self) -> asyncio.Queue[Event | None]:
+        """A queue of every later event; None ends it, when the listener was too slow. End it with `unlisten`."""
+        queue: asyncio.Queue[Event | None] = asyncio.Queue(LISTENER_EVENTS)
+        self._listeners.add(queue)
+        return queue
+
+    def unlisten(self, queue: asyncio.Queue[Event | None]) -> None:
+        """Stop listening."""
+        self._listeners.discard(queue)
+
+    def _wake_from_thread(self) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._wake.set)
+        except RuntimeError:
+            return  # the loop has ended: nobody is left to be woken
+
+    def _look(self, keys: Iterable[Key]) -> None:
+        for key in keys:
+            self._pending[self.book.rank(key)][key] = None
+        self._wake.set()
+
+    def _is_pending(self, key: Key) -> bool:
+        return any(key in some for some in self._pending)
+
+    async def _wait(self, look: set[Key], wanted: set[Key]) -> dict[Key, Outcome]:
+        """Have `look` looked at and wait for the outcomes of `wanted`, or until the database seems away."""
+        self._asked |= look
+        self._look(look)
+        ticket = _Ticket(set(wanted))
+        for key in wanted:
+            self._tickets[key].append(ticket)
+        if not wanted:
+            return {}
+        started = self._loop.time()
+        while True:
+            try:
+                await asyncio.wait_for(ticket.done.wait(), 0.1)
+            except TimeoutError:
+                if not self._is_away(started):
+                    continue
+                self._give_up(ticket)
+            return ticket.outcomes
+
+    def _give_up(self, ticket: _Ticket) -> None:
+        for key in list(ticket.missing):
+            outcome = Outcome(
+                key,
+                self.book.generation(key),
+                State.WAITING,
+                "NorthboundUnavailable",
+                "the Northbound database does not answer; it is done as soon as it does",
+            )
+            self._tickets[key].remove(ticket)
+            ticket.answer(key, outcome)
+            entry = self.book.entries.get(key)
+            if self.book.settle(outcome, removal=entry is not None and entry.removed):
+                self._publish(outcome)
+
+    def _is_away(self, since: float) -> bool:
+        """Whether the database has not answered for longer than a caller that came at `since` should wait."""
+        now = self._loop.time()
+        if self._away_since is not None:
+            return now - min(self._away_since + PATIENCE_S, since + PATIENCE_S) >= 0
+        return self._commit_since is not None and now - max(self._commit_since, since) >= PATIENCE_S
+
+    async def _connection(self) -> None:
+        """Wait a little for the connection. Raises NorthboundUnavailableError."""
+        started = self._loop.time()
+        while not self.database.connected:
+            if self._is_away(started):
+                raise NorthboundUnavailableError("the Northbound database is not connected")
+            await asyncio.sleep(0.05)
+
+    def _notice(self) -> None:
+        """Take in what happened in the database."""
+        connected = self.database.connected
+        metrics.CONNECTED.set(connected)
+        if connected:
+            self._away_since = None
+        elif self._away_since is None:
+            self._away_since = self._loop.time()
+        news = self.database.changes.take()
+        if news:
+            self._absorb(news)
+
+    def _absorb(self, news: News) -> None:
+        if news.reloaded:
+            self._look(self.book.everything())
+        for holder in news.holders:
+            self._look(self._standing.pop(holder, ()))
+            route = Key(Kind.DEFAULT_ROUTE, holder[1])
+            if holder[0] == rows.ROUTER and self.book.knows(route):
+                self._look([route])
+        now = self._loop.time()
+        for key in news.owners:
+            delay = self._pace.delay(key, now)
+            if delay > 0:
+                self._log.warning(
+                    "rows keep being changed by somebody else", owner=str(key), repair_in_s=delay
+                )
+                self._loop.call_later(delay, self._look, [key])
+            else:
+                self._look([key])
+
+    async def _commit_some(self) -> bool:
+        """One transaction; False when the database is away."""
+        batch = self._take()
+        jobs = self.book.jobs(batch)
+        asked = {key for key in batch if key in self._asked}
+        self._asked -= asked
+        tickets = {key: self._tickets.pop(key) for key in batch if key in self._tickets}
+        for key in set(tickets) - {job.key for job in jobs}:
+            self._answer_idle(key, tickets.pop(key))
+        generations = {job.key: self.book.generation(job.key) for job in jobs}
+        try:
+            results = await self._commit(jobs)
+        except NorthboundUnavailableError as error:
+            self._log.warning("commit not answered", error=str(error), intents=len(jobs))
+            self._asked |= asked
+            self._look(batch)
+            for key, waiting in tickets.items():
+                self._tickets[key] += waiting
+            self._loop.call_later(RETRY_S, self._wake.set)
+            return False
+        for job in jobs:
+            outcome = self._settle(job, generations[job.key], results[job.key], repair=job.key not in asked)
+            for ticket in tickets.get(job.key, ()):
+                ticket.answer(job.key, outcome)
+        return True
+
+    def _take(self) -> list[Key]:
+        batch: list[Key] = []
+        for some in self._pending:
+            while some and len(batch) < BATCH:
+                key = next(iter(some))
+                del some[key]
+                batch.append(key)
+        return batch
+
+    def _answer_idle(self, key: Key, tickets: list[_Ticket]) -> None:
+        """Nothing is to be done about a key: the caller gets what is known."""
+        outcome = self.book.outcome(key) or Outcome(key, self.book.generation(key), State.COMMITTED)
+        for ticket in tickets:
+            ticket.answer(key, outcome)
+
+    async def _commit(self, jobs: Sequence[Job]) -> dict[Key, Result]:
+        """Commit jobs together, or one by one when that fails: one bad intent must not hold up the others."""
+        if not jobs:
+            return {}
+        started = time.perf_counter()
+        self._commit_since = self._loop.time()
+        try:
+            results = await self._loop.run_in_executor(
+                self._executor, self.database.commit, jobs, self.book.vpcs
+            )
+        except NorthboundUnavailableError:
+            metrics.COMMITS.labels("unanswered").inc()
+            raise
+        except Exception as error:  # noqa: BLE001  # the loop's edge: logged, counted, tried again
+            metrics.COMMITS.labels("failed").inc()
+            if len(jobs) > 1:
+                self._log.warning("commit failed, trying one by one", error=str(error), intents=len(jobs))
+                results = {}
+                for job in jobs:
+                    results |= await self._commit([job])
+                return results
+            if isinstance(error, NorthboundError):
+                self._log.error("commit failed", owner=str(jobs[0].key), error=str(error))
+            else:
+                self._log.exception("commit failed", owner=str(jobs[0].key))
+            return {jobs[0].key: Result(error=WaitingError("CommitFailed", str(error)))}
+        finally:
+            self._commit_since = None
+        metrics.COMMITS.labels("done").inc()
+        metrics.COMMIT_SECONDS.observe(time.perf_counter() - started)
+        return results
+
+    def _settle(self, job: Job, generation: int, result: Result, *, repair: bool) -> Outcome:
+        key, error = job.key, result.error
+        if error is None:
+            outcome = Outcome(key, generation, State.COMMITTED, operations=len(result.ops))
+        else:
+            state = State.REFUSED if isinstance(error, RefusedError) else State.WAITING
+            outcome = Outcome(key, generation, state, error.reason, error.message)
+            self._stand(key, error)
+        for op in result.ops:
+            metrics.OPERATIONS.labels(op.action.name.lower()).inc()
+        before = self.book.outcome(key)
+        repaired = repair and result.ops and (before is None or before.state is not State.WAITING)
+        if repaired:
+            self._repaired(key, result.ops)
+        elif result.ops or error is not None:
+            self._log.info(
+                "committed" if error is None else "waiting",
+                owner=str(key),
+                operations=len(result.ops),
+                reason=outcome.reason,
+            )
+        if self.book.settle(outcome, removal=job.intent is None):
+            self._publish(outcome)
+        return outcome
+
+    def _repaired(self, key: Key, ops: tuple[Op, ...]) -> None:
+        self._pace.repaired(key, self._loop.time())
+        metrics.REPAIRS.labels(key.kind.name.lower()).inc()
+        self._log.warning(
+            "repaired", owner=str(key), operations=[f"{op.action.name} {op.name}" for op in ops]
+        )
+        if key.kind is not Kind.DEFAULT_ROUTE:
+            self._publish(Repair(key, ops))
+
+    def _stand(self, key: Key, error: IntentError) -> None:
+        """Have a waiting key looked at again when that may help."""
+        if isinstance(error, WaitingError) and error.until is not None:
+            self._standing[error.until].add(key)
+        elif error.reason in ("NameTaken", "CommitFailed"):
+            self._loop.call_later(RETRY_S, self._look, [key])
+
+    def _refuse(self, key: Key, generation: int, error: RefusedError) -> Outcome:
+        outcome = Outcome(key, generation, State.REFUSED, error.reason, error.message)
+        self._log.warning("refused", owner=str(key), reason=error.reason, message=error.message)
+        if self.book.refuse(outcome):
+            self._publish(outcome)
+        return outcome
+
+    def _publish(self, event: Event) -> None:
+        for queue in list(self._listeners):
+            try:
+                queue.put_nowait(event)
+            except asyncio.QueueFull:
+                self._listeners.discard(queue)
+                queue.get_nowait()
+                queue.put_nowait(None)
