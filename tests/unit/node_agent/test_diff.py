@@ -65,6 +65,7 @@ class ModelKernel:
     )
     sysctls: dict[str, str] = field(default_factory=dict)
     record: Record = field(default_factory=Record)
+    tracked: set[Family] = field(default_factory=set)
 
     def snapshot(self, config: Config) -> Snapshot:
         """What the agent would read."""
@@ -74,6 +75,7 @@ class ModelKernel:
             routes=tuple(self.routes),
             rules=tuple(self.rules),
             nat={family: tuple(chain) for family, chain in self.nat.items()},
+            tracked=frozenset(self.tracked),
             sysctls={path: self.sysctls.get(path, "1" if "redirects" in path else "0") for path in paths},
         )
 
@@ -100,6 +102,9 @@ class ModelKernel:
                 chain.remove(op.rule)
         elif isinstance(op, SysctlOp):
             self._set(op.path, op.value)
+        else:
+            assert (op.family in self.tracked) == (op.verb == "delete")
+            self.tracked ^= {op.family}
 
     def _route(self, op: RouteOp) -> None:
         route = op.route
@@ -142,7 +147,7 @@ class ModelKernel:
             for path, value in self.sysctls.items()
             if value != ("1" if "redirects" in path else "0")
         }
-        return set(self.routes), set(self.rules), self.nat, off, self.record.nat
+        return set(self.routes), set(self.rules), self.nat, off, self.tracked, self.record.nat
 
 
 def sources(prefixes: list[str]) -> st.SearchStrategy[tuple[Source, ...]]:
@@ -251,6 +256,7 @@ def test_every_step_is_safe(old: FamilyConfig, new: FamilyConfig) -> None:
             if before is not None and after is not None:
                 assert opened(kernel, address), (address, str(op))
             if opened(kernel, address):
+                assert Family.V4 in kernel.tracked
                 assert verdict(kernel.nat[Family.V4], address) in {before, after} - {None}, (address, str(op))
 
 

@@ -15,6 +15,7 @@ RECORD = Record(
         {NatRule(Family.V4, "10.16.0.0/16", masquerade=True), NatRule(Family.V6, "fd00::/64", False)}
     ),
     defaults=frozenset({Route(Family.V6, "::/0", "fd17::1", "net1", 1024, BOOT_PROTOCOL)}),
+    tracked=frozenset({Family.V4}),
     sysctls={"net/ipv4/ip_forward": "0"},
 )
 

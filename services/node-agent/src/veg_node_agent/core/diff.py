@@ -4,7 +4,7 @@ Called by the agent after each read. The order within a family, and why:
 
 1. the guard's deny rules, before anything could be forwarded;
 2. routes: the default one is replaced in place, the VPC's are added;
-3. NAT rules, so that a source never gets out unmasqueraded;
+3. connection tracking, then NAT rules, so that a source never gets out unmasqueraded;
 4. forwarding;
 5. the guard opens for new sources (a prefix that takes over from another is there before the other goes);
 6. the guard closes for old ones;
@@ -33,7 +33,7 @@ from veg_node_agent.core.model import (
     Route,
     Snapshot,
 )
-from veg_node_agent.core.operations import NatOp, Operation, RouteOp, RuleOp, SysctlOp
+from veg_node_agent.core.operations import NatOp, Operation, RouteOp, RuleOp, SysctlOp, TrackingOp
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ class _Draft:
     problems: list[str] = field(default_factory=list)
     nat: set[NatRule] = field(default_factory=set)
     defaults: set[Route] = field(default_factory=set)
+    tracked: set[Family] = field(default_factory=set)
     sysctls: dict[str, str] = field(default_factory=dict)
 
 
@@ -95,9 +96,12 @@ def plan(config: Config, snapshot: Snapshot, record: Record) -> Plan:
         before=Record(
             nat=record.nat | draft.nat,
             defaults=record.defaults | draft.defaults,
+            tracked=record.tracked | draft.tracked,
             sysctls={**originals, **record.sysctls},
         ),
-        after=Record(frozenset(draft.nat), frozenset(draft.defaults), draft.sysctls),
+        after=Record(
+            frozenset(draft.nat), frozenset(draft.defaults), frozenset(draft.tracked), draft.sysctls
+        ),
     )
 
 
@@ -109,6 +113,7 @@ def _keep(draft: _Draft, family: Family, record: Record) -> None:
     """A family that waits for its interfaces is left as it is, and so is its record."""
     draft.nat |= {rule for rule in record.nat if rule.family is family}
     draft.defaults |= {route for route in record.defaults if route.family is family}
+    draft.tracked |= record.tracked & {family}
     draft.sysctls |= _of(family, record.sysctls)
 
 
@@ -118,6 +123,7 @@ def _remove(draft: _Draft, family: Family, snapshot: Snapshot, record: Record) -
     first, stale = nat_steps(snapshot.nat.get(family, ()), (), record.nat)
     draft.operations += _stale_rules(snapshot, family, keep=())
     draft.operations += first + stale
+    draft.operations += [TrackingOp("delete", family)] if family in snapshot.tracked else []
     draft.operations += _stale_routes(snapshot, family, record, keep=())
 
 
@@ -130,6 +136,7 @@ def _converge(draft: _Draft, want: DesiredFamily, snapshot: Snapshot, record: Re
     draft.operations += [RuleOp("add", rule) for rule in want.deny if rule not in rules]
     draft.operations += _default_steps(want.default, snapshot)
     draft.operations += _route_steps(want.routes, snapshot, draft.problems)
+    draft.operations += [TrackingOp("add", family)] if family not in snapshot.tracked else []
     draft.operations += insert
     draft.operations += forwarding
     draft.operations += [RuleOp("add", rule) for rule in want.allow if rule not in rules]
@@ -140,6 +147,7 @@ def _converge(draft: _Draft, want: DesiredFamily, snapshot: Snapshot, record: Re
     draft.operations += _restores(family, snapshot, record, keep=[path for path, _ in want.sysctls])
     draft.nat |= set(want.nat)
     draft.defaults.add(want.default)
+    draft.tracked.add(family)
     known = _of(family, record.sysctls) | {
         op.path: op.was
         for op in (*forwarding, *hardening)

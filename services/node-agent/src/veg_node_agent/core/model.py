@@ -212,7 +212,7 @@ class Snapshot:
 
     `routes`: all of the main table; `rules`: those with our mark; `nat`: the chains of the families that were asked
     for; `unreadable`: those whose chain could not be read, and why; `sysctls`: path below /proc/sys to value, None when
-    it does not exist.
+    it does not exist; `tracked`: families with our tracking rule (see `operations.TrackingOp`).
     """
 
     interfaces: Mapping[str, Interface] = field(default_factory=dict)
@@ -220,12 +220,14 @@ class Snapshot:
     rules: tuple[Rule, ...] = ()
     nat: Mapping[Family, Chain] = field(default_factory=dict)
     unreadable: Mapping[Family, str] = field(default_factory=dict)
+    tracked: frozenset[Family] = frozenset()
     sysctls: Mapping[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Record:
-    """What was last applied and can not bear a visible mark: NAT rules, default routes, sysctls.
+    """What was last applied and can not bear a visible mark: NAT rules, default routes, sysctls; and the families
+    whose tracking rule is there to be looked for.
 
     Written before an operation (with what it will add) and after (with what is left), so that a killed agent's
     successor knows what is ours. `sysctls` holds the values that were there before us.
@@ -233,4 +235,5 @@ class Record:
 
     nat: frozenset[NatRule] = frozenset()
     defaults: frozenset[Route] = frozenset()
+    tracked: frozenset[Family] = frozenset()
     sysctls: Mapping[str, str] = field(default_factory=dict)

@@ -125,7 +125,43 @@ class SysctlOp:
         return f"sysctl -w {self.path}={self.value}"
 
 
-Operation = RouteOp | RuleOp | NatOp | SysctlOp
+# The comment marks the rule as ours.
+TRACKING_COMMENT = "vpc-egress-gateway keeps connections tracked"
+TRACKING_RULE = f'FORWARD -m conntrack --ctstate INVALID -m comment --comment "{TRACKING_COMMENT}"'
+
+
+@dataclass(frozen=True)
+class TrackingOp:
+    """Adds or deletes a rule in the mangle table that has no effect but one: connections stay tracked.
+
+    The kernel tracks connections only while some rule of the namespace needs it (nf_ct_netns_get). When the last NAT
+    rule of a family goes - a policy that is no longer masqueraded, or a table flushed by hand - it stops at once, and
+    every masqueraded connection would go on with its inner address and break.
+    """
+
+    verb: Literal["add", "delete"]
+    family: Family
+
+    @property
+    def action(self) -> Action:
+        """What happens to the target."""
+        return "create" if self.verb == "add" else "delete"
+
+    @property
+    def target(self) -> tuple[str, str]:
+        """Kind and name."""
+        return "tracking", self.family.label
+
+    @property
+    def line(self) -> str:
+        """The step in the words of iptables and iptables-restore."""
+        return f"{'-A' if self.verb == 'add' else '-D'} {TRACKING_RULE}"
+
+    def __str__(self) -> str:
+        return f"{'iptables' if self.family is Family.V4 else 'ip6tables'} -t mangle {self.line}"
+
+
+Operation = RouteOp | RuleOp | NatOp | SysctlOp | TrackingOp
 
 
 def closes(op: Operation) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from veg_node_agent.core.desired import sysctl_paths
 from veg_node_agent.core.model import OUR_PROTOCOL, Config, Family, Record, Snapshot
+from veg_node_agent.core.operations import TRACKING_RULE
 
 
 def applied_lines(config: Config, snapshot: Snapshot, record: Record) -> tuple[str, ...]:
@@ -19,6 +20,7 @@ def applied_lines(config: Config, snapshot: Snapshot, record: Record) -> tuple[s
         lines += [
             str(rule) for rule in snapshot.nat.get(family, ()) if rule is not None and rule in record.nat
         ]
+        lines += [f"-A {TRACKING_RULE}"] if family in snapshot.tracked else []
     lines += [
         f"{path} = {value}"
         for path in sysctl_paths(config)

@@ -54,6 +54,7 @@ def _encode(record: Record) -> dict[str, Any]:
         "defaults": sorted(
             [int(route.family), route.gateway, route.dev, route.metric] for route in record.defaults
         ),
+        "tracked": sorted(int(family) for family in record.tracked),
         "sysctls": dict(sorted(record.sysctls.items())),
     }
 
@@ -67,6 +68,7 @@ def _decode(fields: dict[str, Any]) -> Record:
             Route(Family(family), Family(family).everything, gateway, dev, metric, BOOT_PROTOCOL)
             for family, gateway, dev, metric in fields["defaults"]
         ),
+        tracked=frozenset(Family(family) for family in fields["tracked"]),
         sysctls={str(path): str(value) for path, value in fields["sysctls"].items()},
     )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from veg_node_agent.core.desired import sysctl_paths
 from veg_node_agent.core.model import Chain, Config, Family, Record, Snapshot
-from veg_node_agent.core.operations import NatOp, Operation, RouteOp, RuleOp, SysctlOp, closes
+from veg_node_agent.core.operations import NatOp, Operation, RouteOp, RuleOp, SysctlOp, TrackingOp, closes
 from veg_node_agent.errors import KernelError
 from veg_node_agent.io import sysctl
 from veg_node_agent.io.nat import BackendName, Nat
@@ -49,13 +49,15 @@ class Kernel:
         netlink = self._handle()
         interfaces = netlink.interfaces()
         named = {entry.family for entry in config.families} | {rule.family for rule in record.nat}
-        chains, unreadable = self._read_nat(sorted(named))
+        named |= record.tracked
+        chains, unreadable, tracked = self._read_tables(sorted(named))
         return Snapshot(
             interfaces=interfaces,
             routes=tuple(route for family in Family for route in netlink.routes(family)),
             rules=tuple(rule for family in Family for rule in netlink.rules(family)),
             nat=chains,
             unreadable=unreadable,
+            tracked=tracked,
             sysctls={path: sysctl.read(path) for path in (*sysctl_paths(config), *record.sysctls)},
         )
 
@@ -83,15 +85,19 @@ class Kernel:
                     failed.add(family)
         return Outcome(tuple(done), tuple(errors))
 
-    def _read_nat(self, families: Sequence[Family]) -> tuple[dict[Family, Chain], dict[Family, str]]:
+    def _read_tables(
+        self, families: Sequence[Family]
+    ) -> tuple[dict[Family, Chain], dict[Family, str], frozenset[Family]]:
         chains: dict[Family, Chain] = {}
+        tracked: set[Family] = set()
         unreadable: dict[Family, str] = {}
         for family in families:
             try:
                 chains[family] = self._nat.read(family)
+                tracked |= {family} if self._nat.tracked(family) else set()
             except KernelError as error:
                 unreadable[family] = str(error)
-        return chains, unreadable
+        return chains, unreadable, frozenset(tracked)
 
     def _carry_out(self, family: Family, batch: Sequence[Operation]) -> None:
         first = batch[0]
@@ -99,6 +105,8 @@ class Kernel:
             self._handle().change(first)
         elif isinstance(first, SysctlOp):
             sysctl.write(first)
+        elif isinstance(first, TrackingOp):
+            self._nat.track(first)
         else:
             self._nat.commit(family, [step for step in batch if isinstance(step, NatOp)])
 

@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 from veg_common import logs
 
 from veg_node_agent.core.model import Chain, Family
-from veg_node_agent.core.operations import NatOp
+from veg_node_agent.core.operations import NatOp, TrackingOp
 from veg_node_agent.errors import KernelError
 from veg_node_agent.io.nat_legacy import LegacyNat
 from veg_node_agent.io.nat_nft import NftNat
@@ -30,6 +30,12 @@ class NatBackend(Protocol):
 
     def commit(self, steps: Sequence[NatOp]) -> None:
         """Carry out the steps, all or none. Raises KernelError."""
+
+    def tracked(self) -> bool:
+        """Whether our tracking rule is in the mangle table. Raises KernelError."""
+
+    def track(self, step: TrackingOp) -> None:
+        """Add or delete the tracking rule. Raises KernelError."""
 
 
 class Nat:
@@ -51,6 +57,14 @@ class Nat:
     def commit(self, family: Family, steps: Sequence[NatOp]) -> None:
         """Carry out the steps of a family, all or none. Raises KernelError."""
         self._backend(family).commit(steps)
+
+    def tracked(self, family: Family) -> bool:
+        """Whether our tracking rule of a family is there. Raises KernelError."""
+        return self._backend(family).tracked()
+
+    def track(self, step: TrackingOp) -> None:
+        """Add or delete the tracking rule of a family. Raises KernelError."""
+        self._backend(step.family).track(step)
 
     def _backend(self, family: Family) -> NatBackend:
         if family not in self._chosen:

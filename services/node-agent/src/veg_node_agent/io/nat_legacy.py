@@ -22,10 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from veg_node_agent.core.model import Chain, Family, NatRule, network
-from veg_node_agent.core.operations import NatOp
+from veg_node_agent.core.operations import TRACKING_COMMENT, NatOp, TrackingOp
 from veg_node_agent.errors import KernelError
 
-_CHAIN = "POSTROUTING"
 _LOCK_WAIT = 3.0  # s
 # NF_NAT_RANGE_PROTO_RANDOM_FULLY of linux/netfilter/nf_nat.h
 _RANDOM_FULLY = 1 << 4
@@ -66,6 +65,26 @@ def encode(rule: NatRule) -> bytes:
     return (header + offsets).ljust(layout.entry, b"\0") + target
 
 
+def encode_tracking(family: Family) -> bytes:
+    """The tracking rule: matches `conntrack` (--ctstate INVALID) and `comment`, and no target, which means go on."""
+    layout = _LAYOUTS[family]
+    # struct xt_conntrack_mtinfo3: addresses and ports that are not looked at, then match_flags (XT_CONNTRACK_STATE),
+    # invert_flags, state_mask (XT_CONNTRACK_STATE_INVALID), status_mask.
+    conntrack = bytes(146) + struct.pack("=HHHH", 1, 0, 1, 0)
+    matches = b"".join(
+        _TARGET.pack(_TARGET.size + len(data), name, revision) + data
+        for name, revision, data in (
+            (b"conntrack", 3, conntrack.ljust(168, b"\0")),
+            (b"comment", 0, TRACKING_COMMENT.encode().ljust(256, b"\0")),
+        )
+    )
+    data = struct.pack("=ixxxx", 0)
+    target = _TARGET.pack(_TARGET.size + len(data), b"", 0) + data
+    start = layout.entry + len(matches)
+    offsets = _OFFSETS.pack(0, start, start + len(target), 0)
+    return (bytes(layout.header) + offsets).ljust(layout.entry, b"\0") + matches + target
+
+
 def decode(family: Family, raw: bytes) -> NatRule | None:
     """The rule that an entry of the kernel is, or None when it is not of our shape in every bit."""
     layout = _LAYOUTS[family]
@@ -94,59 +113,106 @@ def decode(family: Family, raw: bytes) -> NatRule | None:
         return None
 
 
-class LegacyNat:
-    """The legacy nat table of one family. Raises KernelError when the kernel or the library has none."""
+class _Table:
+    """One legacy table of one family. Methods raise KernelError."""
 
-    name = "legacy"
-
-    def __init__(self, family: Family) -> None:
-        self._family = family
+    def __init__(self, family: Family, name: str, chain: str) -> None:
+        self._what = f"legacy {family.label} {name} table"
+        self._chain = chain
         _prepare_environment()
         try:
             import iptc  # noqa: PLC0415  (costs 0.3 s and 8 MB, and is not needed with nft)
 
             self._error: type[Exception] = iptc.IPTCError
-            self._table: Any = (iptc.Table if family is Family.V4 else iptc.Table6)("nat", autocommit=False)
+            self._table: Any = (iptc.Table if family is Family.V4 else iptc.Table6)(name, autocommit=False)
         except Exception as error:  # the module fails in its own ways when a shared object is missing
-            raise KernelError(f"legacy {family.label} nat table: {error}") from error
+            raise KernelError(f"{self._what}: {error}") from error
+
+    def read(self) -> list[bytes]:
+        """The chain's entries as they are now."""
+        with self._explained():
+            self._table.refresh()
+            return list(self._entries())
+
+    def insert(self, raw: bytes, at: int) -> None:
+        """Put an entry in place `at` (from 0); nothing happens before `commit`."""
+        with self._explained():
+            self._table.insert_entry(self._chain, ctypes.create_string_buffer(raw, len(raw)), at)
+
+    def delete(self, at: int) -> None:
+        """Take out the entry in place `at` (from 0); nothing happens before `commit`."""
+        table = self._table
+        with self._explained():
+            if not table._iptc.iptc_delete_num_entry(self._chain.encode(), at, table._handle):  # noqa: SLF001
+                raise self._error(f"can't delete rule {at + 1}: {table.strerror()}")
+
+    def commit(self) -> None:
+        """Exchange the table in the kernel for what was made of it since `read`."""
+        with self._explained():
+            self._table.commit()
+
+    def _entries(self) -> Iterator[bytes]:
+        entry = self._table.first_rule(self._chain)
+        while entry:
+            yield ctypes.string_at(ctypes.addressof(entry), entry.next_offset)
+            entry = self._table.next_rule(entry)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except self._error as error:
+            raise KernelError(f"{self._what}: {error}") from error
+
+
+class LegacyNat:
+    """The legacy tables of one family. Raises KernelError when the kernel or the library has none."""
+
+    name = "legacy"
+
+    def __init__(self, family: Family) -> None:
+        self._family = family
+        self._nat = _Table(family, "nat", "POSTROUTING")
+        self._mangle = _Table(family, "mangle", "FORWARD")
 
     def read(self) -> Chain:
         """POSTROUTING as it is. Raises KernelError."""
-        try:
-            self._table.refresh()
-            return tuple(decode(self._family, raw) for raw in self._entries())
-        except self._error as error:
-            raise KernelError(f"legacy {self._family.label} nat table: {error}") from error
+        return tuple(decode(self._family, raw) for raw in self._nat.read())
 
     def commit(self, steps: Sequence[NatOp]) -> None:
         """Carry out the steps in one commit, under the lock of the command line tools. Raises KernelError."""
         with _xtables_lock():
             chain = list(self.read())
-            try:
-                for step in steps:
-                    self._step(step, chain)
-                self._table.commit()
-                self._table.refresh()
-            except self._error as error:
-                raise KernelError(f"legacy {self._family.label} nat table: {error}") from error
+            for step in steps:
+                if step.verb == "insert":
+                    at = min(step.position - 1, len(chain))
+                    self._nat.insert(encode(step.rule), at)
+                    chain.insert(at, step.rule)
+                elif step.rule in chain:
+                    at = chain.index(step.rule)
+                    self._nat.delete(at)
+                    del chain[at]
+            self._nat.commit()
 
-    def _step(self, step: NatOp, chain: list[NatRule | None]) -> None:
-        if step.verb == "insert":
-            at = min(step.position - 1, len(chain))
-            raw = encode(step.rule)
-            self._table.insert_entry(_CHAIN, ctypes.create_string_buffer(raw, len(raw)), at)
-            chain.insert(at, step.rule)
-        elif step.rule in chain:
-            at = chain.index(step.rule)
-            if not self._table._iptc.iptc_delete_num_entry(_CHAIN.encode(), at, self._table._handle):  # noqa: SLF001
-                raise self._error(f"can't delete rule {at + 1}: {self._table.strerror()}")
-            del chain[at]
+    def tracked(self) -> bool:
+        """Whether our tracking rule is in the mangle table. Raises KernelError."""
+        return any(_is_tracking(raw) for raw in self._mangle.read())
 
-    def _entries(self) -> Iterator[bytes]:
-        entry = self._table.first_rule(_CHAIN)
-        while entry:
-            yield ctypes.string_at(ctypes.addressof(entry), entry.next_offset)
-            entry = self._table.next_rule(entry)
+    def track(self, step: TrackingOp) -> None:
+        """Add or delete the tracking rule, under the lock of the command line tools. Raises KernelError."""
+        with _xtables_lock():
+            entries = self._mangle.read()
+            places = [at for at, raw in enumerate(entries) if _is_tracking(raw)]
+            if step.verb == "add" and not places:
+                self._mangle.insert(encode_tracking(self._family), len(entries))
+            elif step.verb == "delete":
+                for at in reversed(places):
+                    self._mangle.delete(at)
+            self._mangle.commit()
+
+
+def _is_tracking(raw: bytes) -> bool:
+    return TRACKING_COMMENT.encode() + b"\0" in raw
 
 
 def _prepare_environment() -> None:

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Sequence
 
 from veg_node_agent.core.model import Chain, Family, NatRule
-from veg_node_agent.core.operations import NatOp
+from veg_node_agent.core.operations import TRACKING_RULE, NatOp, TrackingOp
 from veg_node_agent.errors import KernelError
 
 _OURS = re.compile(r"-A POSTROUTING(?: -s (\S+))? -j (?:(MASQUERADE --random-fully)|RETURN)")
@@ -34,6 +34,14 @@ class NftNat:
         """Carry out the steps in one transaction. Raises KernelError."""
         script = "\n".join(["*nat", *(step.line for step in steps), "COMMIT", ""])
         self._run("-restore", ["--noflush", "-w", "5"], script)
+
+    def tracked(self) -> bool:
+        """Whether our tracking rule is in the mangle table. Raises KernelError."""
+        return f"-A {TRACKING_RULE}" in self._run("-save", ["-t", "mangle"]).splitlines()
+
+    def track(self, step: TrackingOp) -> None:
+        """Add or delete the tracking rule. Raises KernelError."""
+        self._run("-restore", ["--noflush", "-w", "5"], f"*mangle\n{step.line}\nCOMMIT\n")
 
     def _parse(self, line: str) -> NatRule | None:
         match = _OURS.fullmatch(line.strip())
