@@ -294,6 +294,11 @@ class World:
         conditions = self.get("VpcEgressGateway", name).get("status", {}).get("conditions", [])
         return next((c for c in conditions if c["type"] == kind), {})
 
+    def condition_of(self, kind: str, name: str) -> tuple[str, str, str]:
+        """(status, reason, message) of a condition."""
+        found = self.condition(kind, name)
+        return found["status"], found["reason"], found["message"]
+
     def status(self, name: str = "gateway1") -> Object:
         """The status of a gateway."""
         found: Object = self.get("VpcEgressGateway", name).get("status", {})

@@ -185,9 +185,9 @@ def _deletion(snapshot: Snapshot, gateway: Gateway) -> GatewayPlan:
     withdrawn = outcome is not None and outcome.intent is None and outcome.state == "COMMITTED"
     if mine and not withdrawn:
         waiting.insert(0, "ovn-programmer to remove its rows")
-    if mine and not waiting and not changes:
+    if mine and not waiting:
         rest = tuple(name for name in gateway.finalizers if name != FINALIZER)
-        return GatewayPlan(gateway.key, changes=(_finalizers(gateway, rest),), withdraw=True)
+        return GatewayPlan(gateway.key, changes=(*changes, _finalizers(gateway, rest)), withdraw=True)
     unreachable = view.link == "unreachable"
     wanted = status_module.deleting(gateway, waiting, snapshot.now, unreachable=unreachable)
     if mine and (status := put_status(_ref(gateway), wanted, gateway.status)):

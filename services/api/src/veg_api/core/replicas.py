@@ -99,8 +99,11 @@ def _replica(
     snapshot: Snapshot, resolved: Resolved, pod: Pod, entry: Entry | None, before: Object
 ) -> Replica:
     holding = pod.holding(OVN_PREFIX)
-    internal = holding.addresses if holding is not None else ()
-    there = holding is not None and _in_vpc(snapshot, resolved, holding.subnet)
+    if holding is not None:
+        internal, there = holding.addresses, _in_vpc(snapshot, resolved, holding.subnet)
+    else:
+        # What this very plan gives it counts as given.
+        internal, there = (entry.internal if entry is not None else ()), True
     reason = _reason(snapshot, pod, plugged=bool(internal), there=there, served=bool(before.get("serving")))
     serving = reason in ("Ready", "WasReady")
     shown = (entry.internal, entry.external) if entry is not None else (internal, _external(pod))

@@ -171,10 +171,9 @@ def _workload(state: Running) -> Condition:
     wanted, deployment = state.resolved.replicas, state.deployment
     ready = sum(r.pod.ready and not r.pod.deleting for r in state.replicas)
     counts = f"{ready} of {wanted} pods ready"
-    if deployment is None:
-        return Condition("WorkloadReady", "False", "NoWorkload", "the Deployment does not exist yet")
-    status = deployment.get("status") or {}
-    observed, generation = status.get("observedGeneration"), deployment["metadata"].get("generation")
+    status = (deployment or {}).get("status") or {}
+    observed = status.get("observedGeneration")
+    generation = deployment["metadata"].get("generation") if deployment is not None else None
     updated = status.get("updatedReplicas")
     surplus = sum(not r.pod.deleting for r in state.replicas) - wanted
     behind = observed is not None and generation is not None and observed < generation
