@@ -18,6 +18,7 @@ from veg_common.objects import merge_patch
 from veg_sandbox.runtime.container import ContainerRunner
 from veg_sandbox.runtime.core.containers import Container, Probe
 from veg_sandbox.runtime.core.podstatus import ContainerFacts, PodFacts, running_status
+from veg_sandbox.runtime.process import succeeds
 
 POD: dict[str, Any] = {"metadata": {"name": "p", "namespace": "default"}}
 
@@ -177,3 +178,22 @@ async def test_a_pause_runs_nothing(processes: Processes) -> None:
     async with running(processes, Container("c", "img")) as until:
         assert (await until(lambda facts: facts.ready)).started_at
     assert processes.started == 0
+
+
+async def test_a_cancelled_probe_ends(processes: Processes) -> None:
+    """Whenever a probe is cancelled, also at the very moment its program ends, it stays cancelled.
+
+    `asyncio.wait_for` of Python 3.11 forgets a cancellation that meets the end of what it waits for; a pod's
+    container could then never be taken down.
+    """
+
+    async def probing() -> None:
+        while True:
+            await succeeds(["true"], 5)
+
+    for number in range(60):
+        task = asyncio.ensure_future(probing())
+        await asyncio.sleep(0.001 + number % 30 * 0.0002)
+        task.cancel()
+        _, pending = await asyncio.wait([task], timeout=5)
+        assert not pending

@@ -40,7 +40,9 @@ async def succeeds(argv: Sequence[str], seconds: float) -> bool:
     except OSError:
         return False
     try:
-        return await asyncio.wait_for(process.wait(), seconds) == 0
+        # Not wait_for: Python 3.11's forgets a cancellation that comes at the moment when the process ends.
+        async with asyncio.timeout(seconds):
+            return await process.wait() == 0
     except TimeoutError:
         return False
     finally:
