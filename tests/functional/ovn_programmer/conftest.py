@@ -358,7 +358,7 @@ class Client:
         return {outcome.key.name: outcome for outcome in reply.outcomes}
 
     async def connected(self) -> bool:
-        return (await self.stub.List(pb.ListRequest(), timeout=BOUND)).connected
+        return (await self.stub.List(pb.ListRequest(), timeout=BOUND, wait_for_ready=True)).connected
 
     async def until_connected(self) -> None:
         deadline = time.monotonic() + BOUND
@@ -403,6 +403,20 @@ async def programmer(nb: Ovsdb, managed: bool = True) -> AsyncIterator[Client]: 
 def start() -> Start:
     """Starts programmers: `async with start(nb, managed) as client`."""
     return programmer
+
+
+@pytest.fixture
+def sender() -> Callable[[str], contextlib.AbstractAsyncContextManager[Client]]:
+    """Senders to a programmer that runs elsewhere: `async with sender(address) as client`."""
+
+    @contextlib.asynccontextmanager
+    async def to(address: str) -> AsyncIterator[Client]:
+        async with channel(address) as opened:
+            client = Client(pb_grpc.ProgrammerServiceStub(opened))
+            await client.until_connected()
+            yield client
+
+    return to
 
 
 @pytest.fixture

@@ -79,6 +79,8 @@ class _Ticket:
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
     def answer(self, key: Key, outcome: Outcome) -> None:
+        if key not in self.missing:
+            return  # the caller was told already that it takes too long
         self.outcomes[key] = outcome
         self.missing.discard(key)
         if not self.missing:
@@ -260,7 +262,6 @@ class Worker:
                 "NorthboundUnavailable",
                 "the Northbound database does not answer; it is done as soon as it does",
             )
-            self._tickets[key].remove(ticket)
             ticket.answer(key, outcome)
             entry = self.book.entries.get(key)
             if self.book.settle(outcome, removal=entry is not None and entry.removed):
@@ -329,7 +330,7 @@ class Worker:
             self._asked |= asked
             self._look(batch)
             for key, waiting in tickets.items():
-                self._tickets[key] += waiting
+                self._tickets[key] += [ticket for ticket in waiting if key in ticket.missing]
             self._loop.call_later(RETRY_S, self._wake.set)
             return False
         for job in jobs:
