@@ -158,12 +158,14 @@ class PodWorker:
             gateways=primary.gateways,
             default_route=routed,
         )
-        # One that was plugged before works already, whatever OVN does at the moment.
-        if not status_of(pod).get("podIP") and not await self._host.call(
-            lab.wait_port_up, port, timeout=_PORT_UP_SECONDS
-        ):
-            raise WaitingError(f"logical switch port {port} is not up yet")
         self._macs = await self._host.call(read_macs, lab, self.uid)
+        # One that was plugged before works already, whatever OVN does at the moment.
+        if not status_of(pod).get("podIP"):
+            if not await self._host.call(lab.wait_port_up, port, timeout=_PORT_UP_SECONDS):
+                raise WaitingError(f"logical switch port {port} is not up yet")
+            for interface in others:
+                mac = self._macs.get(interface.name, "")
+                await self._host.call(announce, lab, self.uid, interface.name, mac)
         self._interfaces = plug.interfaces
         self._log.info("pod plugged", node=node, ips=[ip for i in plug.interfaces for ip in i.ips])
 
@@ -326,6 +328,20 @@ def read_macs(lab: Lab, uid: str) -> dict[str, str]:
     done = lab.pod_exec(uid, ["ip", "-j", "link", "show"], timeout=5)
     links = json.loads(done.stdout) if done.returncode == 0 else []
     return {str(link["ifname"]): str(link.get("address", "")) for link in links if link["ifname"] != "lo"}
+
+
+def announce(lab: Lab, uid: str, interface: str, mac: str) -> None:
+    """Tell the neighbours of an interface who has its addresses now. Raises LabError.
+
+    A sticky address comes back with another MAC in a successor pod: without this the neighbours would go on sending
+    to the old one until their caches run out. The macvlan plugin of CNI sets the same two settings; setting the MAC,
+    even to itself, is what makes the kernel act on them (NETDEV_CHANGEADDR) for addresses that are there already.
+    """
+    settings = f"net.ipv4.conf.{interface}.arp_notify=1 net.ipv6.conf.{interface}.ndisc_notify=1"
+    script = f"sysctl -q -w {settings} && ip link set dev {interface} address {mac}"
+    done = lab.pod_exec(uid, ["sh", "-c", script], timeout=5)
+    if done.returncode:
+        raise LabError(f"{interface}: not announced: {done.stderr.strip()}")
 
 
 def now() -> dt.datetime:
