@@ -220,17 +220,31 @@ def test_drift_of_routes_and_rules_heals_within_a_second(lab: Lab) -> None:
     assert lab.seen("10.16.0.9", OUTSIDE_V4) == "172.17.0.11"
 
 
+def test_lost_notifications_are_no_loss(lab: Lab) -> None:
+    """More changes than the netlink socket can hold while the agent could not listen: it reads all again."""
+    lab.configure(v4())
+    lab.start()
+    assert lab.agent is not None
+    lab.agent.send_signal(signal.SIGSTOP)
+    flood = [
+        f"route {verb} 198.18.{n // 250}.{n % 250}/32 dev net1"
+        for verb in ("add", "del")
+        for n in range(5000)
+    ]
+    lab.pod("ip", "-batch", "-", stdin="\n".join([*flood, "route del default"]))
+    lab.agent.send_signal(signal.SIGCONT)
+    eventually(lambda: lab.pod("ip", "route").startswith("default via 172.17.0.1 dev net1"), 1, lab.log)
+
+
 def test_drift_of_nat_and_sysctls_heals(lab: Lab) -> None:
     """NAT rules that were removed, doubled or moved, and parameters that were changed, are right again in 5 s."""
     lab.configure(v4(("10.16.0.0/16", True), ("10.16.1.0/24", False)), v6())
     lab.start()
     good = everything(lab)
     for damage in (
-        "iptables-legacy -t nat -F",
-        "iptables-legacy -t mangle -F",
+        "iptables-legacy -t nat -F; iptables-legacy -t mangle -F; ip6tables-legacy -t nat -F",
         "iptables-legacy -t nat -A POSTROUTING -s 10.16.0.0/16 -j MASQUERADE --random-fully",
         "iptables-legacy -t nat -D POSTROUTING 1; iptables-legacy -t nat -A POSTROUTING -s 10.16.1.0/24 -j RETURN",
-        "ip6tables-legacy -t nat -F",
         "sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0 net.ipv4.conf.net1.rp_filter=1",
     ):
         lab.pod("sh", "-c", damage)
@@ -360,12 +374,9 @@ def test_sigterm_leaves_the_data_path(lab: Lab) -> None:
     ("text", "reason"),
     [
         ("{", "not JSON"),
-        ("", "not JSON"),
         (json.dumps(agent_config(v4(("10.16.0.1/16", True)))), "10.16.0.1/16 has host bits set"),
-        (json.dumps(agent_config({**v4(), "family": "IP_FAMILY_IPX"})), "families[0].family"),
-        (json.dumps({**agent_config(v4()), "externalInterface": ""}), "externalInterface: is missing"),
     ],
-    ids=["malformed", "empty", "host bits", "unknown enum", "missing interface"],
+    ids=["malformed", "host bits"],
 )
 def test_a_broken_file_keeps_the_last_good_state(lab: Lab, text: str, reason: str) -> None:
     """A broken file is reported; the last good configuration stays, is repaired, and survives a restart."""
@@ -528,6 +539,7 @@ def test_plan_and_state_commands(lab: Lab) -> None:
     refused = lab.cli("plan", *flags)
     assert refused.returncode == 2
     assert "not JSON" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
     silent = lab.cli("state", "--run-dir", str(lab.folder))
     assert silent.returncode == 1
     assert "does not answer" in silent.stderr

@@ -22,6 +22,7 @@ from veg_node_agent.io.watch import read_config
 
 _config = click.option(
     "--config",
+    envvar="VEG_NODE_AGENT_CONFIG",
     type=click.Path(path_type=Path, dir_okay=False),
     default=DEFAULT_CONFIG,
     show_default=True,
@@ -29,6 +30,7 @@ _config = click.option(
 )
 _run_dir = click.option(
     "--run-dir",
+    envvar="VEG_NODE_AGENT_RUN_DIR",
     type=click.Path(path_type=Path, file_okay=False),
     default=DEFAULT_RUN_DIR,
     show_default=True,
@@ -36,6 +38,7 @@ _run_dir = click.option(
 )
 _nat_backend = click.option(
     "--nat-backend",
+    envvar="VEG_NODE_AGENT_NAT_BACKEND",
     type=click.Choice(["auto", "legacy", "nft"]),
     default="auto",
     show_default=True,
@@ -43,7 +46,13 @@ _nat_backend = click.option(
 )
 
 
-@click.group(context_settings={"auto_envvar_prefix": "VEG_NODE_AGENT", "help_option_names": ["-h", "--help"]})
+class BadInputError(click.ClickException):
+    """Input that can not be used: one line, exit code 2."""
+
+    exit_code = 2
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
     """Keep routes, rules, sysctls and NAT of a gateway pod as its configuration wants them."""
 
@@ -52,9 +61,19 @@ def cli() -> None:
 @_config
 @_run_dir
 @_nat_backend
-@click.option("--log-level", type=click.Choice(logs.LEVELS), default="info", show_default=True)
 @click.option(
-    "--log-format", type=click.Choice(["auto", "json", "console"]), default="auto", show_default=True
+    "--log-level",
+    envvar="VEG_NODE_AGENT_LOG_LEVEL",
+    type=click.Choice(logs.LEVELS),
+    default="info",
+    show_default=True,
+)
+@click.option(
+    "--log-format",
+    envvar="VEG_NODE_AGENT_LOG_FORMAT",
+    type=click.Choice(["auto", "json", "console"]),
+    default="auto",
+    show_default=True,
 )
 def run(
     config: Path, run_dir: Path, nat_backend: BackendName, log_level: str, log_format: logs.Format
@@ -63,7 +82,7 @@ def run(
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise click.UsageError(f"--run-dir {run_dir}: {error.strerror}") from None
+        raise BadInputError(f"--run-dir {run_dir}: {error.strerror}") from None
     settings = Settings(config, run_dir, nat_backend)
 
     async def main(stop: asyncio.Event) -> None:
@@ -93,7 +112,7 @@ def plan(config: Path, run_dir: Path, nat_backend: BackendName) -> None:
     try:
         wanted = rpc.parse_config(read_config(config))
     except ConfigError as error:
-        raise click.UsageError(str(error)) from None
+        raise BadInputError(str(error)) from None
     record = RecordFile(run_dir).load()
     kernel = Kernel(nat_backend)
     try:

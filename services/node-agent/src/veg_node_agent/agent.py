@@ -29,6 +29,7 @@ from veg_node_agent.io.watch import read_config, watch_config
 _ROUNDS = 4  # read-diff-apply until nothing differs; more means that somebody works against us
 _SETTLE = 0.02  # s: a change of one thing sends several notifications
 _SLOWEST = 0.5  # s between rounds while the kernel refuses, or somebody works against us
+_ROUTING_TICKS = 5  # reads by the clock, of which one includes what the doorbell tells of anyway
 _HEALTH_PERIOD = 1.0  # s
 _LOGGED = 20  # operations of one round that are logged one by one
 
@@ -75,6 +76,7 @@ class Agent:
         self._file_changed = True
         self._verified = float("-inf")
         self._unrest = 0
+        self._ticks = 0
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="kernel")
 
     @property
@@ -97,11 +99,14 @@ class Agent:
         """Work until `stop` is set; the kernel is left as it is then."""
         async with self._helpers(stop):
             while not stop.is_set():
+                # The doorbell tells of every change in links, addresses, routes and rules; they are read back now and
+                # then all the same.
+                self._ticks = 0 if self._wake.is_set() or not self._status.in_sync else self._ticks + 1
                 self._wake.clear()
                 if self._file_changed:
                     self._file_changed = False
                     self._load()
-                await self._reconcile()
+                await self._reconcile(routing=self._ticks % _ROUTING_TICKS == 0)
                 await self._rest(stop)
 
     @contextlib.asynccontextmanager
@@ -176,14 +181,16 @@ class Agent:
             sources = sum(len(entry.sources) for entry in config.families)
             self._log.info("configuration in force", gateway=config.gateway, sources=sources)
 
-    async def _reconcile(self) -> None:
+    async def _reconcile(self, *, routing: bool) -> None:
         config = self._config
         if config is None:
             self._status = replace(self._status, in_sync=False, apply_error="")
             return
         was_in_sync = self._status.in_sync
         try:
-            result = await asyncio.get_running_loop().run_in_executor(self._pool, self._converge, config)
+            result = await asyncio.get_running_loop().run_in_executor(
+                self._pool, self._converge, config, routing or not was_in_sync
+            )
         except (AgentError, OSError) as error:
             self._fail(str(error))
             return
@@ -193,11 +200,11 @@ class Agent:
             return
         self._conclude(config, result, was_in_sync=was_in_sync)
 
-    def _converge(self, config: Config) -> _Result:
+    def _converge(self, config: Config, routing: bool) -> _Result:  # noqa: FBT001 (an executor passes positions)
         """Read, diff, apply until nothing differs. Runs in the kernel thread. Raises KernelError, OSError."""
         done: list[Operation] = []
-        for _ in range(_ROUNDS):
-            snapshot = self._kernel.read(config, self._record)
+        for attempt in range(_ROUNDS):
+            snapshot = self._kernel.read(config, self._record, routing=routing or attempt > 0)
             plan = diff.plan(config, snapshot, self._record)
             if not plan.operations:
                 self._save(plan.after)

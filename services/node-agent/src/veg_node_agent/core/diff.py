@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import bisect
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from veg_node_agent.core.desired import DesiredFamily, desired, missing
@@ -31,6 +31,7 @@ from veg_node_agent.core.model import (
     NatRule,
     Record,
     Route,
+    Rule,
     Snapshot,
 )
 from veg_node_agent.core.operations import NatOp, Operation, RouteOp, RuleOp, SysctlOp, TrackingOp
@@ -140,7 +141,7 @@ def _converge(draft: _Draft, want: DesiredFamily, snapshot: Snapshot, record: Re
     draft.operations += insert
     draft.operations += forwarding
     draft.operations += [RuleOp("add", rule) for rule in want.allow if rule not in rules]
-    draft.operations += _stale_rules(snapshot, family, keep=(*want.deny, *want.allow))
+    draft.operations += _stale_rules(snapshot, family, keep={*want.deny, *want.allow})
     draft.operations += stale_nat
     draft.operations += _stale_routes(snapshot, family, record, keep=(want.default, *want.routes))
     draft.operations += hardening
@@ -192,12 +193,11 @@ def _default_steps(want: Route, snapshot: Snapshot) -> list[RouteOp]:
 
 def _route_steps(wanted: Iterable[Route], snapshot: Snapshot, problems: list[str]) -> list[RouteOp]:
     steps = []
+    places: dict[tuple[Family, str, int], list[Route]] = {}
+    for route in snapshot.routes:
+        places.setdefault((route.family, route.dst, route.metric), []).append(route)
     for want in wanted:
-        held = [
-            route
-            for route in snapshot.routes
-            if (route.family, route.dst, route.metric) == (want.family, want.dst, want.metric)
-        ]
+        held = places.get((want.family, want.dst, want.metric), [])
         foreign = [route for route in held if route.protocol != OUR_PROTOCOL]
         if want in held:
             continue
@@ -226,7 +226,7 @@ def _stale_routes(snapshot: Snapshot, family: Family, record: Record, keep: Sequ
     ]
 
 
-def _stale_rules(snapshot: Snapshot, family: Family, keep: Sequence[object]) -> list[RuleOp]:
+def _stale_rules(snapshot: Snapshot, family: Family, keep: Collection[Rule]) -> list[RuleOp]:
     old = [rule for rule in snapshot.rules if rule.family is family and rule not in keep]
     return [RuleOp("delete", rule) for rule in sorted(old, key=lambda rule: not rule.opens)]
 

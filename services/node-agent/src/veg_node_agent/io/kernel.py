@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from veg_node_agent.core.desired import sysctl_paths
 from veg_node_agent.core.model import Chain, Config, Family, Record, Snapshot
@@ -32,6 +32,7 @@ class Kernel:
     def __init__(self, nat_backend: BackendName = "auto") -> None:
         self._nat = Nat(nat_backend)
         self._netlink: Netlink | None = None
+        self._routing: Snapshot | None = None
 
     @property
     def nat_backend(self) -> str:
@@ -44,17 +45,19 @@ class Kernel:
             self._netlink.close()
             self._netlink = None
 
-    def read(self, config: Config, record: Record) -> Snapshot:
-        """What is there. The nat table of a family is read only when the configuration or the record names it."""
-        netlink = self._handle()
-        interfaces = netlink.interfaces()
+    def read(self, config: Config, record: Record, *, routing: bool = True) -> Snapshot:
+        """What is there. The nat table of a family is read only when the configuration or the record names it.
+
+        Without `routing`, links, addresses, routes and rules are those of the last read: for a caller who knows that
+        no notification came since.
+        """
+        if routing or self._routing is None:
+            self._routing = self._read_routing()
         named = {entry.family for entry in config.families} | {rule.family for rule in record.nat}
         named |= record.tracked
         chains, unreadable, tracked = self._read_tables(sorted(named))
-        return Snapshot(
-            interfaces=interfaces,
-            routes=tuple(route for family in Family for route in netlink.routes(family)),
-            rules=tuple(rule for family in Family for rule in netlink.rules(family)),
+        return replace(
+            self._routing,
             nat=chains,
             unreadable=unreadable,
             tracked=tracked,
@@ -84,6 +87,14 @@ class Kernel:
                     errors.append(str(error))
                     failed.add(family)
         return Outcome(tuple(done), tuple(errors))
+
+    def _read_routing(self) -> Snapshot:
+        netlink = self._handle()
+        return Snapshot(
+            interfaces=netlink.interfaces(),
+            routes=tuple(route for family in Family for route in netlink.routes(family)),
+            rules=tuple(rule for family in Family for rule in netlink.rules(family)),
+        )
 
     def _read_tables(
         self, families: Sequence[Family]
