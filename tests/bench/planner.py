@@ -1,10 +1,11 @@
-"""api's planner: how long a plan takes with 1,000 gateways, new and settled. `make bench` prints the table."""
+"""Speed of the planner of api: how long a plan takes with 1,000 gateways, new and settled. `make bench` prints the table."""
 
 import gc
 import statistics
 import time
 from collections.abc import Callable
 
+import click
 from veg_api.core.gateway import GatewayKey
 from veg_api.core.planner import plan_gateway
 from veg_api.core.pools import Pools
@@ -29,10 +30,10 @@ def run() -> None:
         ("1 of 1,000 settled gateways", _measure(lambda: _all(settled, keys[500:501]))),
         ("topology of 2,000 pods, nothing to do", _measure(lambda: plan_topology(settled.view()))),
     ]
-    print(f"api planner ({GATEWAYS:,} gateways of 2 replicas in the snapshot)")
-    print(f"  {'':42} {'median ms':>10} {'max ms':>8}")
+    click.echo(f"api planner ({GATEWAYS:,} gateways of 2 replicas in the snapshot)")
+    click.echo(f"  {'':42} {'median ms':>10} {'max ms':>8}")
     for name, times in rows:
-        print(f"  {name:42} {statistics.median(times):10.1f} {max(times):8.1f}")
+        click.echo(f"  {name:42} {statistics.median(times):10.1f} {max(times):8.1f}")
 
 
 def _big_cluster() -> list[Object]:

@@ -165,6 +165,11 @@ class FakeProgrammer(programmer_pb2_grpc.ProgrammerServiceServicer):
         removed = [pb.IntentKey(kind=k, name=n) for k, n in orphans]  # type: ignore[arg-type]
         return pb.ResyncResponse(removed=removed)
 
+    async def List(self, _request: Any, _context: Any) -> Any:  # noqa: N802
+        return pb.ListResponse(
+            outcomes=list(self._outcomes.values()), in_sync=self.resyncs > 0, connected=True
+        )
+
     async def Plan(self, request: Any, _context: Any) -> Any:  # noqa: N802
         from veg.types.v1 import types_pb2
 

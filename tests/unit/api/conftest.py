@@ -90,7 +90,9 @@ class World:
 
     def __init__(self, *objects: Object) -> None:
         self.objects: dict[Ref, Object] = {}
-        self.snapshot = Snapshot()
+        self._snapshot = Snapshot()
+        self._pending: list[tuple[Ref, Object | None]] = []
+        self._kinds: dict[str, dict[Ref, Object]] = {}
         self.link = "connected"
         self.outcomes: dict[IntentKey, Outcome] = {}
         self.hidden: frozenset[Ref] = frozenset()
@@ -117,17 +119,27 @@ class World:
             new["metadata"]["generation"] += 1
         self._store(ref, new)
 
+    @property
+    def snapshot(self) -> Snapshot:
+        """What api knows."""
+        if self._pending:
+            self._snapshot, _ = self._snapshot.with_objects(self._pending)
+            self._pending = []
+        return self._snapshot
+
     def _store(self, ref: Ref, new: Object | None) -> None:
-        if new is None:
-            self.objects.pop(ref, None)
-        else:
+        if new is not None:
             metadata = new["metadata"]
             if "deletionTimestamp" in metadata and not metadata.get("finalizers") and ref.kind != "Pod":
-                self._store(ref, None)
-                return
+                new = None
+        if new is None:
+            self.objects.pop(ref, None)
+            self._kinds.get(ref.kind, {}).pop(ref, None)
+        else:
             self.objects[ref] = new
+            self._kinds.setdefault(ref.kind, {})[ref] = new
         if ref.kind in KINDS:
-            self.snapshot, _ = self.snapshot.with_objects([(ref, new)])
+            self._pending.append((ref, new))
 
     def get(self, kind: str, name: str, namespace: str = "default") -> Object:
         """One object."""
@@ -135,7 +147,7 @@ class World:
 
     def all(self, kind: str) -> list[Object]:
         """Objects of a kind, by name."""
-        return [self.objects[ref] for ref in sorted(self.objects) if ref.kind == kind]
+        return [item for _, item in sorted(self._kinds.get(kind, {}).items(), key=lambda pair: pair[0])]
 
     def update(self, kind: str, name: str, patch: Object, namespace: str = "default") -> None:
         """Merge a patch of anything."""
@@ -245,32 +257,31 @@ class World:
                     "Pod", metadata["name"], {"status": {"conditions": conditions}}, metadata["namespace"]
                 )
                 busy = True
+        owned: dict[str, list[Object]] = {}
+        for pod_object in self.all("Pod"):
+            for owner in pod_object["metadata"].get("ownerReferences") or ():
+                owned.setdefault(owner["name"], []).append(pod_object)
         for deployment in self.all("Deployment"):
-            busy |= self._roll(deployment)
+            busy |= self._roll(deployment, owned.get(deployment["metadata"]["name"], []))
         return busy
 
-    def _roll(self, deployment: Object) -> bool:
+    def _roll(self, deployment: Object, owned: list[Object]) -> bool:
         metadata, spec = deployment["metadata"], deployment["spec"]
-        owned = [
-            p
-            for p in self.all("Pod")
-            if (p["metadata"].get("ownerReferences") or [{}])[0].get("name") == metadata["name"]
-        ]
         template = json.dumps(spec["template"], sort_keys=True)
         old = [p for p in owned if p["metadata"]["template"] != template]
         new = [p for p in owned if p["metadata"]["template"] == template]
-        if old:
-            self.remove("Pod", old[0]["metadata"]["name"], metadata["namespace"])
+        if old or len(new) > spec["replicas"]:
+            self.remove("Pod", (old or new[-1:])[0]["metadata"]["name"], metadata["namespace"])
             return True
-        if len(new) > spec["replicas"]:
-            self.remove("Pod", new[-1]["metadata"]["name"], metadata["namespace"])
-            return True
+        used = [p["spec"]["nodeName"] for p in owned]
         for _ in range(spec["replicas"] - len(new)):
-            self.spawn(deployment)
-        return len(new) < spec["replicas"]
+            used.append(
+                self.get("Pod", self.spawn(deployment, used), metadata["namespace"])["spec"]["nodeName"]
+            )
+        return len(new) < int(spec["replicas"])
 
-    def spawn(self, deployment: Object) -> str:
-        """One more pod of a Deployment."""
+    def spawn(self, deployment: Object, used: Iterable[str] = ("node1",)) -> str:
+        """One more pod of a Deployment, on the first node that is not used."""
         metadata = deployment["metadata"]
         number = self._uid + 1
         name = f"{metadata['name']}-{number:04}"
@@ -282,10 +293,7 @@ class World:
             "ownerReferences": [owner],
             "template": json.dumps(template, sort_keys=True),
         }
-        used = {
-            p["spec"]["nodeName"] for p in self.all("Pod") if p["metadata"].get("labels") == body["labels"]
-        }
-        free = [f"node{i}" for i in range(1, 12) if f"node{i}" not in used]
+        free = [f"node{i}" for i in range(1, 12) if f"node{i}" not in set(used)]
         self.put(obj("Pod", name, metadata["namespace"], metadata=body, spec={"nodeName": free[0]}))
         return name
 

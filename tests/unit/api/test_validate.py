@@ -155,7 +155,7 @@ def test_fault(busy: World, case: str) -> None:
 
 def test_all_faults_at_once(busy: World) -> None:
     """Every fault is told, not only the first."""
-    spec = {
+    spec: dict[str, Any] = {
         "vpc": "nope",
         "externalSubnet": "nope",
         "replicas": "two",
