@@ -27,7 +27,7 @@ CASES = {
         "spec.policies[0].subnets[0]",
         "nowhere",
     ),
-    "no-nad": (gateway("bad", OTHER, externalSubnet="nonad"), "spec.externalSubnet", "eth9.default"),
+    "no-nad": (gateway("bad", OTHER, externalSubnet="nonad"), "spec.externalSubnet", "default/eth9"),
     "no-provider": (gateway("bad", OTHER, externalSubnet="ovn-default"), "spec.externalSubnet", "provider"),
     "no-policies": (gateway("bad", "[]"), "spec.policies", "at least one"),
     "empty-policy": (gateway("bad", "[{snat: true}]"), "spec.policies[0]", "ipBlocks"),

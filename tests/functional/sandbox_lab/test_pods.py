@@ -202,3 +202,15 @@ def test_exec_without_a_container(empty_lab: Lab, pod: str) -> None:
     with pytest.raises(LabError, match="longer than"):
         empty_lab.pod_exec(pod, ["sleep", "30"], timeout=0.3)
     assert poll(lambda: not empty_lab.pod_exec(pod, ["pgrep", "-f", "^sleep 30$"]).stdout, 5)
+
+
+@pytest.mark.parametrize("address", ["172.17.0.77", "fd17::77"])
+def test_neighbours_follow_an_address_to_its_next_pod(empty_lab: Lab, pod: str, address: str) -> None:
+    """An address that returns with another MAC is reached at once by a host that knew the old one."""
+    for _ in range(2):
+        plug_net1(empty_lab)
+        ping = ["ping", "-n", "-c", "1", "-W", "1", address]
+        done = empty_lab.netns_exec("outside", ping)
+        assert done.returncode == 0, done.stdout
+        empty_lab.unplug_pod(POD)
+        empty_lab.create_pod_netns(POD)

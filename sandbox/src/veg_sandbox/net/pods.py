@@ -23,6 +23,9 @@ _SYSCTLS = {
     "net/ipv6/conf/default/accept_dad": "0",
     "net/ipv6/conf/all/accept_dad": "0",
     "net/ipv6/conf/default/accept_ra": "0",
+    # A sticky address comes back with another MAC: announce it, as CNI plugins do.
+    "net/ipv4/conf/default/arp_notify": "1",
+    "net/ipv6/conf/default/ndisc_notify": "1",
     # IPv4 settings of a new namespace are copied from the host, which may be a router.
     "net/ipv4/ip_forward": "0",
 }
@@ -172,10 +175,13 @@ def _mac(port: Port) -> str:
 
 
 def _configure(port: Port) -> list[str]:
-    commands = [f"link set {port.ifname} up"]
+    commands = []
     for address in port.addresses:
         how = "nodad" if ":" in address else ("" if address.endswith("/32") else "broadcast +")
         commands.append(f"address add {address} {how} dev {port.ifname}")
+    # Up after the addresses: what is there then is announced (arp_notify), so that neighbours who knew
+    # the address by another pod's MAC learn the new one at once.
+    commands.append(f"link set {port.ifname} up")
     commands += [f"route replace default via {gateway} dev {port.ifname}" for gateway in port.gateways]
     return commands
 
