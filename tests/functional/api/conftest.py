@@ -221,6 +221,7 @@ class Lab:
         self.listen = f"unix:{folder}/api.sock"
         self.process: subprocess.Popen[bytes] | None = None
         self.pods_ready = True
+        self.paused = False
         self._numbers = itertools.count(1)
         self._starts = 0
 
@@ -310,8 +311,9 @@ class Lab:
     async def kubelet(self) -> None:
         """Pods for every Deployment; plugged ones become ready, deleted ones go. Until cancelled."""
         while True:
-            with contextlib.suppress(NotFoundError):
-                await self._sync()
+            if not self.paused:
+                with contextlib.suppress(NotFoundError):
+                    await self._sync()
             await asyncio.sleep(0.02)
 
     async def _sync(self) -> None:

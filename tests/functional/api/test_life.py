@@ -162,3 +162,29 @@ async def test_a_programmer_that_restarts_gets_the_picture_again(lab: Lab) -> No
     await lab.until(lambda: lab.programmer.gateway() is not None and lab.programmer.resyncs == 2)
     assert lab.programmer.names(3) == ["ovn-default"]
     assert await lab.status() == before
+
+
+async def test_a_change_does_not_queue_behind_others(lab: Lab) -> None:
+    """While hundreds of gateways are being made, a change of one that runs is live within two seconds."""
+    await lab.apply(gateway())
+    await lab.ready()
+    lab.paused = True
+    for number in range(150):
+        await lab.apply(gateway(f"mass-{number:03}"))
+    begun = time.monotonic()
+    await lab.apply(gateway(policies=[{"snat": True, "ipBlocks": ["10.16.77.0/24"]}]))
+
+    async def live() -> bool:
+        config = await lab.get("ConfigMap", "gateway1-config")
+        row = lab.programmer.gateway().families[0].sources == ["10.16.77.0/24"]
+        return row and config is not None and "10.16.77.0/24" in config["data"]["agent.json"]
+
+    await lab.until(live, 10)
+    assert time.monotonic() - begun < 2
+
+    async def all_made() -> bool:
+        return len(await lab.store.list("IP")) >= 2 * 151
+
+    await lab.until(all_made, 60)
+    addresses = [ip["spec"]["ipAddress"] for ip in await lab.store.list("IP")]
+    assert len(addresses) == len(set(addresses))

@@ -244,3 +244,51 @@ def test_a_statefulset_pod_may_have_an_entrys_name(world: World) -> None:
     world.vanish("Pod", "gateway1-0")
     world.settle()
     assert len(world.all("IP")) == 2
+
+
+def test_another_external_subnet(world: World) -> None:
+    """externalSubnet changed: new external addresses on the same internal ones; the old ones are given back."""
+    world.put(gateway(replicas=2))
+    world.settle()
+    internal = world.status()["internalIPs"]
+    world.put(macvlan("172.30.0.0/24", "other"))
+    world.put(gateway(replicas=2, externalSubnet="other"))
+    world.settle()
+    assert world.status()["phase"] == "Completed"
+    assert world.status()["internalIPs"] == internal
+    assert world.status()["externalIPs"] == ["172.30.0.2", "172.30.0.3"]
+    assert {ip["spec"]["subnet"] for ip in world.all("IP")} == {"ovn-default", "other"}
+    assert len(world.all("IP")) == 4
+
+
+def test_another_internal_subnet_of_the_same_vpc(world: World) -> None:
+    """internalSubnet changed: old pods serve until they are replaced, external addresses stay."""
+    world.put(gateway(replicas=2))
+    world.settle()
+    external = world.status()["externalIPs"]
+    world.put(subnet("second", "10.90.0.0/24"))
+    world.put(gateway(replicas=2, internalSubnet="second"))
+    world.step()
+    assert len(world.intent().families[0].nexthops) == 2  # type: ignore[union-attr]
+    world.settle()
+    assert world.status()["internalIPs"] == ["10.90.0.2", "10.90.0.3"]
+    assert world.status()["externalIPs"] == external
+    assert world.status()["ready"] is True
+
+
+def test_an_address_that_a_stranger_has_is_given_up(world: World) -> None:
+    """An unused entry whose address some pod runs on is not handed to a pod of the gateway."""
+    world.put(gateway(replicas=2))
+    world.settle()
+    world.put(gateway(replicas=1))
+    world.settle()
+    stranger = pod("stranger", **{"ovn.kubernetes.io/allocated": "true"})
+    free = ({"10.16.0.2", "10.16.0.3"} - {internal for internal, _ in holdings(world).values()}).pop()
+    annotations = stranger["metadata"]["annotations"]
+    annotations["ovn.kubernetes.io/ip_address"] = free
+    annotations["ovn.kubernetes.io/logical_switch"] = "ovn-default"
+    world.put(stranger)
+    world.put(gateway(replicas=2))
+    world.settle()
+    assert free not in {internal for internal, _ in holdings(world).values()}
+    assert len(holdings(world)) == 2

@@ -35,6 +35,8 @@ DEBOUNCE_S = 0.015
 _STATUS_WAIT_S = 0.25
 _BACKOFF_S = (0.2, 30.0)
 _SLICE = 50
+# A pass writes for at most this long; what is left waits, so that a fresh change never queues behind a thousand others.
+_WRITE_S = 0.25
 
 
 @dataclass
@@ -66,6 +68,7 @@ class Controller:
         self._base = Snapshot()
         self._intents: dict[IntentKey, Intent | None] = {}
         self._due: set[GatewayKey] = set()
+        self._later: dict[GatewayKey, None] = {}
         self._topology_due = False
         self._all_due = True
         self._unsettled: set[GatewayKey] = set()
@@ -139,25 +142,46 @@ class Controller:
         for event in self.feed.take_events():
             await self._record(event)
         snapshot = self.snapshot
-        keys = gateway_keys(snapshot) | self._due if self._all_due else self._due
-        with_topology = self._topology_due or self._all_due
+        fresh, with_topology, everything = self._due, self._topology_due or self._all_due, self._all_due
+        self._due, self._topology_due, self._all_due = set(), False, False
+        if everything:
+            self._later |= dict.fromkeys(sorted(gateway_keys(snapshot)))
+        waiting = list(self._later) if everything else list(self._later)[:_SLICE]
+        keys = fresh.union(waiting)
         if not keys and not with_topology:
             return
-        first = self._all_due
-        self._due, self._topology_due, self._all_due = set(), False, False
         pools = Pools(snapshot)
-        plans = []
+        plans = {}
         for number, key in enumerate(sorted(keys, key=lambda k: _age(snapshot, k))):
             if number % _SLICE == _SLICE - 1:
                 await asyncio.sleep(0)  # the gRPC services want to answer too
+            self._later.pop(key, None)
             if (plan := self._plan(snapshot, key, pools)) is not None:
-                plans.append(plan)
+                plans[key] = plan
         topology = plan_topology(snapshot, pools) if with_topology else None
-        self._ask_programmer(snapshot, plans, topology, everything=first)
+        self._ask_programmer(snapshot, plans.values(), topology, everything=everything)
+        await self._write(snapshot, [*(plans[k] for k in plans if k in fresh), *plans.values()], topology)
+
+    async def _write(
+        self, snapshot: Snapshot, plans: Sequence[GatewayPlan], topology: TopologyPlan | None
+    ) -> None:
+        """Carry plans out, fresh ones first; those that time does not allow are made again in the next passes."""
         if topology is not None:
             await self._carry_out(None, topology.changes, topology.events)
+        begun = _clock()
+        done: set[GatewayKey] = set()
         for plan in plans:
+            if plan.key in done or plan.key in self._later:
+                continue
+            if plan.changes and _clock() - begun > _WRITE_S:
+                self._later[plan.key] = None
+                continue
+            done.add(plan.key)
             await self._carry_out(plan.key, *self._unless_in_flight(snapshot, plan))
+            if plan.changes:
+                await asyncio.sleep(0)  # a folder store never waits: let the watch and the programmer have their turn
+        if self._later:
+            self._wake.set()
 
     def _plan(self, snapshot: Snapshot, key: GatewayKey, pools: Pools) -> GatewayPlan | None:
         try:

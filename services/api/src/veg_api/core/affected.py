@@ -47,7 +47,13 @@ def affected(before: Snapshot, after: Snapshot, touched: Iterable[Ref]) -> Affec
             keys |= _of_subnet(before, after, ref.name)
         elif ref.kind == "Vpc":
             keys |= {g.key for g in after.gateways.items.values() if g.spec.vpc == ref.name}
-        elif ref.kind in ("Node", "NetworkAttachmentDefinition"):
+        elif ref.kind == "Node":
+            keys |= {
+                (p.namespace, p.gateway)
+                for p in after.pods.items.values()
+                if p.gateway and p.node == ref.name
+            }
+        elif ref.kind == "NetworkAttachmentDefinition":
             everything = True
     if everything:
         keys |= after.gateways.items.keys()

@@ -117,6 +117,9 @@ class _Work:
         self.reclaimed: list[Ip] = []
         self.shortage = ""
         self._half: dict[int, tuple[tuple[str, ...], tuple[str, ...]]] = {}
+        self._held: set[Spot] = {
+            (h.subnet, t) for pod in self.pods for h in pod.holdings for t in h.addresses
+        }
         self._user = f"gateway {self.key[0]}/{self.key[1]}"
 
     def keep(self) -> None:
@@ -181,7 +184,13 @@ class _Work:
         """The addresses of an IP object if the side can still use them."""
         if ip is None or ip.subnet != side.subnet or not _fits(ip.addresses, side):
             return ()
+        if any((side.subnet, text) not in self._held and self._is_lost(side, text) for text in ip.addresses):
+            return ()
         return ip.addresses
+
+    def _is_lost(self, side: Side, text: str) -> bool:
+        """Whether a stranger's pod has an address of ours that none of our pods has."""
+        return self.pools.foreign_owner(side.subnet, text, self.key) is not None
 
     def _free_to_adopt(self, internal: tuple[str, ...], external: tuple[str, ...]) -> bool:
         sides = ((self.resolved.internal, internal), (self.resolved.external, external))

@@ -73,7 +73,6 @@ class Node:
 
     name: str
     ready: bool
-    labels: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,8 +142,7 @@ def parse_node(obj: Object) -> Node:
     """A node; one whose status does not speak of Ready counts as ready."""
     metadata = obj["metadata"]
     ready = _condition(_mapping(obj.get("status")), "Ready")
-    labels = _mapping(metadata.get("labels"))
-    return Node(metadata["name"], ready in ("True", None), tuple(sorted(labels.items())))
+    return Node(metadata["name"], ready in ("True", None))
 
 
 def parse_namespace(obj: Object) -> Namespace:

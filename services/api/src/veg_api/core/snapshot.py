@@ -84,6 +84,7 @@ _PARSERS: dict[str, Callable[[Object], Any]] = {
     "ConfigMap": lambda obj: obj,
 }
 KINDS = tuple(_PARSERS)
+_WITH_OWN_STATUS = ("Subnet", "Vpc")
 
 
 def _empty() -> dict[str, Table[Any]]:
@@ -182,8 +183,11 @@ class Snapshot:
             before = tables[kind].items
             differing = {k: v for k, v in values.items() if before.get(k) != v}
             touched.update(Ref(kind, *key) for key in differing)
-            # Objects that differ only in what the value leaves out are stored too: statuses are read back from them.
-            tables[kind] = tables[kind].with_changes(values)
+            # Our own status of a Subnet or Vpc is no input, but it is compared with the next one. All else that differs
+            # in nothing of interest (a pod's heartbeat) leaves its table, and the table's indexes, alone.
+            stored = values if kind in _WITH_OWN_STATUS else differing
+            if stored:
+                tables[kind] = tables[kind].with_changes(stored)
         return replace(self, tables=tables), frozenset(touched)
 
 
