@@ -42,13 +42,17 @@ class Sandbox:
 
     name: str
 
+    @property
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, "VEG_SANDBOX": self.name}
+
     def run(
         self, *args: str, stdin: str | None = None, timeout: float = 60
     ) -> subprocess.CompletedProcess[str]:
         """Run `veg-sandbox ARGS…` and wait at most `timeout` s; the caller looks at the exit code."""
         return subprocess.run(
             [CLI, *args],
-            env={**os.environ, "VEG_SANDBOX": self.name},
+            env=self._environment,
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,
@@ -63,6 +67,21 @@ class Sandbox:
         if done.returncode:
             raise CommandError(args, done.returncode, done.stderr or done.stdout)
         return done.stdout
+
+    def live(self, *args: str, timeout: float = 60) -> None:
+        """Run `veg-sandbox ARGS…` with its output going where this process's own goes, as it comes.
+
+        Raises CommandError when it fails.
+        """
+        done = subprocess.run(
+            [CLI, *args],
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            timeout=timeout,
+            check=False,
+        )
+        if done.returncode:
+            raise CommandError(args, done.returncode, "see above")
 
     def apply(self, manifests: str) -> str:
         """Apply YAML."""
@@ -98,7 +117,7 @@ class Sandbox:
         """`veg-sandbox ARGS…` running while the block runs; it is ended, and waited for, with the block."""
         process = subprocess.Popen(
             [CLI, *args],
-            env={**os.environ, "VEG_SANDBOX": self.name},
+            env=self._environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -22,7 +22,7 @@ def up(story: Story) -> str:
     """A fresh sandbox: three chassis, the default VPC, an outside network."""
     story.sandbox("down", timeout=120)
     begun = time.monotonic()
-    story.show("up", "--nodes", "3", timeout=600)
+    story.watch("up", "--nodes", "3", timeout=600)
     seconds = time.monotonic() - begun
     story.show("get", "node")
     return f"3 nodes in {seconds:.1f} s"

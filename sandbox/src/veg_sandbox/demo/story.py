@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -63,6 +64,12 @@ class Story:
         output = self.sandbox(*args, stdin=stdin, timeout=timeout)
         self.console.print(output.rstrip("\n"), markup=False)
         return output
+
+    def watch(self, *args: str, timeout: float) -> None:
+        """Run `veg-sandbox ARGS…` with its progress in view as it comes."""
+        self.console.print(f"$ veg-sandbox {shlex.join(args)}", style="cyan", markup=False)
+        sys.stdout.flush()
+        self.sandbox.live(*args, timeout=timeout)
 
     def expect(self, output: str, pattern: str, what: str) -> re.Match[str]:
         """The first match of `pattern` (lines, free white space at their ends). Raises NotHeldError naming `what`."""
