@@ -63,7 +63,9 @@ class Result:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the flags and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sizes", default=",".join(map(str, SIZES)))
     parser.add_argument("--changes", type=int, default=CHANGES)
     flags = parser.parse_args(argv)
@@ -83,18 +85,23 @@ def run(sizes: Sequence[int] = SIZES, changes: int = CHANGES) -> list[Result]:
     by_size = {result.gateways: result.programmer for result in results}
     if {100, 10_000} <= by_size.keys():
         few, many = by_size[100], by_size[10_000]
-        print(f"growth from 100 to 10,000: p50 x{many.p50 / few.p50:.2f}, CPU x{many.cpu / few.cpu:.2f}")
+        _say(f"growth from 100 to 10,000: p50 x{many.p50 / few.p50:.2f}, CPU x{many.cpu / few.cpu:.2f}")
     return results
 
 
 def _print(result: Result, *, head: bool) -> None:
     ways = ("programmer", "noop", "raw", "stock")
     if head:
-        print("ms a change of one gateway: p50 / p99 / CPU of the client")
-        print(f"{'gateways':>9}" + "".join(f"{way:>24}" for way in ways) + f"{'restart s':>11}")
+        _say("ms a change of one gateway: p50 / p99 / CPU of the client")
+        _say(f"{'gateways':>9}" + "".join(f"{way:>24}" for way in ways) + f"{'restart s':>11}")
     cells = (getattr(result, way) for way in ways)
     shown = "".join(f"{f'{one.p50:.2f} / {one.p99:.2f} / {one.cpu:.2f}':>24}" for one in cells)
-    print(f"{result.gateways:>9}{shown}{result.start_s:>11.1f}", flush=True)
+    _say(f"{result.gateways:>9}{shown}{result.start_s:>11.1f}")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 @contextmanager
@@ -102,8 +109,15 @@ def _ovsdb(root: OvnRoot, folder: Path) -> Iterator[Path]:
     database, path = folder / "nb.db", folder / "nb.sock"
     environment = os.environ | dict.fromkeys(("OVS_RUNDIR", "OVN_RUNDIR"), str(folder))
     schema = str(root.schema("ovn-nb"))
-    subprocess.run([*root.command("ovsdb-tool"), "create", str(database), schema], check=True, env=environment)
-    argv = [*root.command("ovsdb-server"), f"--remote=punix:{path}", f"--unixctl={folder}/nb.ctl", str(database)]
+    subprocess.run(
+        [*root.command("ovsdb-tool"), "create", str(database), schema], check=True, env=environment
+    )
+    argv = [
+        *root.command("ovsdb-server"),
+        f"--remote=punix:{path}",
+        f"--unixctl={folder}/nb.ctl",
+        str(database),
+    ]
     server = subprocess.Popen(argv, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         _until(path.exists)
@@ -157,14 +171,16 @@ def _gateway(number: int, generation: int = 1, replicas: int = 2) -> pb.Intent:
 
 
 async def _apply(stub: pb_grpc.ProgrammerServiceAsyncStub, *intents: pb.Intent) -> int:
-    reply = await stub.Apply(pb.ApplyRequest(session="bench", intents=intents), wait_for_ready=True, timeout=300)
+    reply = await stub.Apply(
+        pb.ApplyRequest(session="bench", intents=intents), wait_for_ready=True, timeout=300
+    )
     for outcome in reply.outcomes:
         assert outcome.state == pb.OUTCOME_STATE_COMMITTED, outcome
     return sum(outcome.operations for outcome in reply.outcomes)
 
 
 async def _fill(stub: pb_grpc.ProgrammerServiceAsyncStub, size: int) -> int:
-    while not (await stub.List(pb.ListRequest(), wait_for_ready=True)).connected:
+    while not (await stub.List(pb.ListRequest(), wait_for_ready=True)).connected:  # noqa: ASYNC110
         await asyncio.sleep(0.02)
     operations = await _apply(stub, pb.Intent(generation=1, vpc=pb.Vpc(name=ROUTER, default_vpc=True)))
     for first in range(0, size, FILL):
@@ -209,7 +225,13 @@ def _raw(nb: Path, changes: int) -> Figures:
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(nb))
         router = _call(
-            client, {"op": "select", "table": "Logical_Router", "where": [["name", "==", ROUTER]], "columns": ["_uuid"]}
+            client,
+            {
+                "op": "select",
+                "table": "Logical_Router",
+                "where": [["name", "==", ROUTER]],
+                "columns": ["_uuid"],
+            },
         )[0]["rows"][0]["_uuid"]
         mine = []
 
@@ -242,7 +264,9 @@ def _mutate(router: Any, mutator: str, uuid: Any) -> dict[str, Any]:
 
 
 def _call(client: socket.socket, *operations: dict[str, Any]) -> Any:
-    client.sendall(json.dumps({"method": "transact", "params": ["OVN_Northbound", *operations], "id": 0}).encode())
+    client.sendall(
+        json.dumps({"method": "transact", "params": ["OVN_Northbound", *operations], "id": 0}).encode()
+    )
     data = b""
     while True:
         data += client.recv(1 << 20)
@@ -256,12 +280,12 @@ def _call(client: socket.socket, *operations: dict[str, Any]) -> Any:
 
 def _stock(nb: Path, changes: int) -> Figures:
     """ovsdbapp as it comes."""
-    from ovsdbapp.backend.ovs_idl import connection  # noqa: PLC0415
-    from ovsdbapp.schema.ovn_northbound import impl_idl  # noqa: PLC0415
+    from ovsdbapp.backend.ovs_idl import connection
+    from ovsdbapp.schema.ovn_northbound import impl_idl
 
     idl = connection.OvsdbIdl.from_server(f"unix:{nb}", "OVN_Northbound")
     opened = connection.Connection(idl, 300)
-    impl_idl.OvnNbApiIdlImpl._ovsdb_connection = None  # noqa: SLF001  # it keeps one a class, for ever
+    impl_idl.OvnNbApiIdlImpl._ovsdb_connection = None  # it keeps one a class, for ever
     api = impl_idl.OvnNbApiIdlImpl(opened)
     try:
         return _timed(
@@ -269,13 +293,17 @@ def _stock(nb: Path, changes: int) -> Figures:
                 ROUTER, 100, f"ip4.src == 9.8.{turn}.0/24", "reroute", nexthops=["10.0.0.1", "10.0.0.2"]
             ).execute(check_error=True),
             changes,
-            lambda turn: api.lr_policy_del(ROUTER, 100, f"ip4.src == 9.8.{turn}.0/24").execute(check_error=True),
+            lambda turn: api.lr_policy_del(ROUTER, 100, f"ip4.src == 9.8.{turn}.0/24").execute(
+                check_error=True
+            ),
         )
     finally:
         opened.stop(5)
 
 
-def _timed(change: Callable[[int], object], changes: int, undo: Callable[[int], object] | None = None) -> Figures:
+def _timed(
+    change: Callable[[int], object], changes: int, undo: Callable[[int], object] | None = None
+) -> Figures:
     times = []
     cpu = _own_cpu()
     for turn in range(changes):

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from veg.programmer.v1 import programmer_pb2 as pb
@@ -145,7 +145,7 @@ class Rpc:
         self._text = ""
         self._decoder = json.JSONDecoder()
 
-    def __enter__(self) -> Rpc:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -212,6 +212,17 @@ def nb(root: OvnRoot, folder: Path) -> Iterator[Ovsdb]:
     server.nbctl("init")
     yield server
     server.kill()
+
+
+@pytest.fixture
+def other(root: OvnRoot) -> Iterator[Ovsdb]:
+    """A second Northbound database, to compare with."""
+    with tempfile.TemporaryDirectory(prefix=f"vegq{os.getpid()}-") as name:
+        server = Ovsdb(root, Path(name))
+        server.start()
+        server.nbctl("init")
+        yield server
+        server.kill()
 
 
 @dataclass
@@ -376,7 +387,7 @@ Start = Callable[..., contextlib.AbstractAsyncContextManager[Client]]
 
 
 @contextlib.asynccontextmanager
-async def programmer(nb: Ovsdb, managed: bool = True) -> AsyncIterator[Client]:  # noqa: FBT001, FBT002
+async def programmer(nb: Ovsdb, managed: bool = True) -> AsyncIterator[Client]:  # noqa: FBT002
     """A programmer in this process, behind real gRPC."""
     address = f"unix:{nb.folder / 'programmer.sock'}"
     stop = asyncio.Event()
@@ -401,13 +412,13 @@ async def programmer(nb: Ovsdb, managed: bool = True) -> AsyncIterator[Client]: 
 
 @pytest.fixture
 def start() -> Start:
-    """Starts programmers: `async with start(nb, managed) as client`."""
+    """Programmers in this process, on demand."""
     return programmer
 
 
 @pytest.fixture
 def sender() -> Callable[[str], contextlib.AbstractAsyncContextManager[Client]]:
-    """Senders to a programmer that runs elsewhere: `async with sender(address) as client`."""
+    """Senders to a programmer that runs elsewhere, by its address."""
 
     @contextlib.asynccontextmanager
     async def to(address: str) -> AsyncIterator[Client]:
@@ -421,7 +432,7 @@ def sender() -> Callable[[str], contextlib.AbstractAsyncContextManager[Client]]:
 
 @pytest.fixture
 def wait() -> Callable[..., Awaitable[float]]:
-    """Polls: `seconds = await wait(condition, bound)`."""
+    """Polling with a bound."""
     return eventually
 
 

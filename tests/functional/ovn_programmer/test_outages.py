@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from veg.programmer.v1 import programmer_pb2 as pb
 
 BINARY = str(Path(sys.executable).with_name("veg-ovn-programmer"))
@@ -89,7 +88,9 @@ async def test_server_that_hangs(nb: Any, client: Any, make: Any, wait: Any) -> 
 async def process(nb: Any, *flags: str) -> AsyncIterator[tuple[subprocess.Popen[bytes], str]]:
     """The console script, killed at the end."""
     listen = f"unix:{nb.folder / 'process.sock'}"
-    one = subprocess.Popen([BINARY, "run", f"--nb={nb.remote}", f"--listen={listen}", "--topology=managed", *flags])
+    one = subprocess.Popen(  # noqa: ASYNC220  # it returns at once
+        [BINARY, "run", f"--nb={nb.remote}", f"--listen={listen}", "--topology=managed", *flags]
+    )
     try:
         yield one, listen
     finally:
@@ -114,7 +115,9 @@ async def test_killed_in_the_middle(nb: Any, make: Any, sender: Any, wait: Any) 
     assert len(routes) == len(prefixes) * len(replicas)
     async with process(nb) as (one, listen), sender(listen) as client:
         client.session = "two"
-        await client.commit(make.vpc("vpc1"), *(make.gateway(f"g{n}", "vpc1", [f"10.{n}.0.0/16"], replicas) for n in range(3)))
+        await client.commit(
+            make.vpc("vpc1"), *(make.gateway(f"g{n}", "vpc1", [f"10.{n}.0.0/16"], replicas) for n in range(3))
+        )
         await client.resync()
         assert {route.split()[0] for route in nb.routes("vpc1")} == {f"10.{n}.0.0/16" for n in range(3)}
         assert len(nb.routes("vpc1")) == 30
@@ -124,7 +127,11 @@ async def test_killed_in_the_middle(nb: Any, make: Any, sender: Any, wait: Any) 
 
 async def test_flags(nb: Any) -> None:
     """A wrong flag is exit code 2 and one line; metrics are served where asked for."""
-    for flags in (["--nb", "nonsense", "--listen", "x"], ["--nb", "unix:/x"], ["--nb", "ssl:1.2.3.4:6641", "--listen", "x"]):
+    for flags in (
+        ["--nb", "nonsense", "--listen", "x"],
+        ["--nb", "unix:/x"],
+        ["--nb", "ssl:1.2.3.4:6641", "--listen", "x"],
+    ):
         done = await asyncio.to_thread(
             subprocess.run, [BINARY, "run", *flags], capture_output=True, text=True, timeout=20, check=False
         )

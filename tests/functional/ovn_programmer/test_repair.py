@@ -6,7 +6,6 @@ import asyncio
 from typing import Any
 
 import pytest
-
 from veg.programmer.v1 import programmer_pb2 as pb
 
 
@@ -31,7 +30,10 @@ def repairs(client: Any) -> list[str]:
 def content(nb: Any) -> Any:
     """Everything that the tools print of our rows."""
     shown = [line for line in nb.nbctl("show").splitlines() if "(" not in line]
-    return [sorted(shown), *(what(router) for router in ("ovn-cluster", "vpc1") for what in (nb.policies, nb.routes))]
+    return [
+        sorted(shown),
+        *(what(router) for router in ("ovn-cluster", "vpc1") for what in (nb.policies, nb.routes)),
+    ]
 
 
 BREAKS = {
@@ -43,7 +45,7 @@ BREAKS = {
     "mark of the holder wrong": (["set", "logical_router_policy", "POLICY", "external_ids:veg-parent=vpc1"], "default/a"),
     "mark of the holder lost": (["remove", "logical_router_policy", "POLICY", "external_ids", "veg-parent"], "default/a"),
     "router port removed": (["lrp-del", "vpc1-subnet1"], "subnet1"),
-    "router port changed": (["set", "logical_router_port", "vpc1-subnet1", "mac=\"0a:00:00:00:00:99\""], "subnet1"),
+    "router port changed": (["set", "logical_router_port", "vpc1-subnet1", 'mac="0a:00:00:00:00:99"'], "subnet1"),
     "pod's port changed": (["lsp-set-addresses", "p.default", "unknown"], "p.default"),
     "switch removed": (["ls-del", "subnet1"], "subnet1"),
     "router renamed": (["set", "logical_router", "vpc1", "name=other"], "vpc1"),
@@ -56,9 +58,7 @@ async def test_comes_back(case: str, nb: Any, client: Any, make: Any, wait: Any)
     """The rows are as before within a second, the owner is named on the stream, then it is quiet."""
     await gateways(client, make)
     before = content(nb)
-    uuid = next(
-        uuid for uuid, row in nb.select("Logical_Router_Policy").items() if row["priority"] == 29100
-    )
+    uuid = next(uuid for uuid, row in nb.select("Logical_Router_Policy").items() if row["priority"] == 29100)
     command, owner = BREAKS[case]
     await asyncio.to_thread(nb.nbctl, *(word.replace("POLICY", uuid) for word in command))
     seconds = await wait(lambda: content(nb) == before, 3)
@@ -67,7 +67,10 @@ async def test_comes_back(case: str, nb: Any, client: Any, make: Any, wait: Any)
     counted = nb.transactions()
     for outcome in (await client.outcomes()).values():
         assert outcome.state == pb.OUTCOME_STATE_COMMITTED
-    assert await client.plan(make.gateway("a", "ovn-cluster", ["10.1.0.0/24"], ["10.0.0.1"], default_vpc=True)) == []
+    assert (
+        await client.plan(make.gateway("a", "ovn-cluster", ["10.1.0.0/24"], ["10.0.0.1"], default_vpc=True))
+        == []
+    )
     assert nb.transactions() == counted
     assert len(repairs(client)) < 10
 
@@ -78,7 +81,7 @@ async def test_row_put_back_by_hand_without_an_owner(nb: Any, client: Any, make:
 
     def stray(name: str) -> None:
         nb.nbctl(
-            "--id=@p", "create", "logical_router_policy", "priority=29100", "match=\"ip4\"", "action=drop",
+            "--id=@p", "create", "logical_router_policy", "priority=29100", 'match="ip4"', "action=drop",
             f"external_ids:vpc-egress-gateway=default/{name}", "--", "add", "logical_router", "vpc1", "policies", "@p",
         )  # fmt: skip
 

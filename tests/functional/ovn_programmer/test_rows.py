@@ -43,7 +43,10 @@ async def test_topology_reads_as_kube_ovns_does(nb: Any, client: Any, make: Any)
     assert 'networks: ["10.16.0.1/16", "fd00:10:16::1/112"]' in shown
     mac = nb.nbctl("get", "logical_router_port", "ovn-cluster-ovn-default", "mac").strip().strip('"')
     assert int(mac[:2], 16) & 0x03 == 0x02
-    assert nb.nbctl("--bare", "--columns=port_security", "list", "logical_switch_port", "client.default").strip() == ""
+    assert (
+        nb.nbctl("--bare", "--columns=port_security", "list", "logical_switch_port", "client.default").strip()
+        == ""
+    )
 
 
 async def test_default_vpc_gets_reroute_policies(nb: Any, client: Any, make: Any) -> None:
@@ -97,7 +100,9 @@ async def test_source_inside_a_subnet_takes_a_policy(nb: Any, client: Any, make:
         "29100 ip4.src == 192.168.1.7 reroute 192.168.0.2",
     ]
     assert nb.routes("vpc1") == [DEFAULT_V4, DEFAULT_V6]
-    await client.commit(make.gateway("one", "vpc1", ["192.168.1.0/24"], ["192.168.0.2"], local=local, generation=2))
+    await client.commit(
+        make.gateway("one", "vpc1", ["192.168.1.0/24"], ["192.168.0.2"], local=local, generation=2)
+    )
     assert nb.policies("vpc1") == []
     await client.resync()
     assert nb.routes("vpc1") == ["192.168.1.0/24 192.168.0.2 src-ip ecmp-symmetric-reply"]
@@ -146,7 +151,11 @@ async def test_northd_takes_it(nb: Any, northd: Any, client: Any, make: Any) -> 
         make.port("pod.two", "subnet2", "0a:00:00:00:01:07", ["192.168.1.7"]),
         make.port("gw.one", "subnet1", "0a:00:00:00:00:02", ["192.168.0.2"]),
         make.gateway(
-            "g1", "ovn-cluster", ["10.16.0.9/32", "fd00:10:16::/112"], ["10.16.0.12", "fd00:10:16::c"], default_vpc=True
+            "g1",
+            "ovn-cluster",
+            ["10.16.0.9/32", "fd00:10:16::/112"],
+            ["10.16.0.12", "fd00:10:16::c"],
+            default_vpc=True,
         ),
         make.gateway(
             "g2", "vpc1", ["192.168.1.7/32"], ["192.168.0.2"], local=["192.168.0.0/24", "192.168.1.0/24"]
@@ -159,14 +168,24 @@ async def test_northd_takes_it(nb: Any, northd: Any, client: Any, make: Any) -> 
     def trace(port: str, mac: str, lrp: str, ips: str) -> str:
         router_mac = nb.nbctl("get", "logical_router_port", lrp, "mac").strip().strip('"')
         return str(
-            northd.trace(f'inport=="{port}" && eth.src=={mac} && eth.dst=={router_mac} && {ips} && ip.ttl==64 && udp')
+            northd.trace(
+                f'inport=="{port}" && eth.src=={mac} && eth.dst=={router_mac} && {ips} && ip.ttl==64 && udp'
+            )
         )
 
     taken = trace(
-        "client.default", "0a:00:00:00:00:09", "ovn-cluster-ovn-default", "ip4.src==10.16.0.9 && ip4.dst==8.8.8.8"
+        "client.default",
+        "0a:00:00:00:00:09",
+        "ovn-cluster-ovn-default",
+        "ip4.src==10.16.0.9 && ip4.dst==8.8.8.8",
     )
     assert 'output("gw.default")' in taken
-    other = trace("gw.default", "0a:00:00:00:00:0c", "ovn-cluster-ovn-default", "ip4.src==10.16.0.12 && ip4.dst==8.8.8.8")
+    other = trace(
+        "gw.default",
+        "0a:00:00:00:00:0c",
+        "ovn-cluster-ovn-default",
+        "ip4.src==10.16.0.12 && ip4.dst==8.8.8.8",
+    )
     assert "output(" not in other.replace('output("blackhole@ovn-cluster")', "")
     # In the custom VPC: one address is taken, its neighbour is not, and the VPC's own traffic stays inside.
     assert 'output("gw.one")' in trace(

@@ -7,7 +7,6 @@ from typing import Any
 
 import grpc
 import pytest
-
 from veg.programmer.v1 import programmer_pb2 as pb
 
 
@@ -19,8 +18,12 @@ async def picture(client: Any, make: Any) -> list[Any]:
         make.subnet("ovn-default", "ovn-cluster", ["10.16.0.0/16"], ["10.16.0.1"]),
         make.subnet("subnet1", "vpc1", ["192.168.0.0/24"], ["192.168.0.1"]),
         make.port("p.default", "subnet1", "0a:00:00:00:00:01", ["192.168.0.9"]),
-        make.gateway("a", "ovn-cluster", ["10.16.0.0/16", "fd00::/64"], ["10.16.0.12", "fd00::c"], default_vpc=True),
-        make.gateway("b", "vpc1", ["192.168.0.0/24"], ["192.168.0.2", "192.168.0.3"], local=["192.168.0.0/24"]),
+        make.gateway(
+            "a", "ovn-cluster", ["10.16.0.0/16", "fd00::/64"], ["10.16.0.12", "fd00::c"], default_vpc=True
+        ),
+        make.gateway(
+            "b", "vpc1", ["192.168.0.0/24"], ["192.168.0.2", "192.168.0.3"], local=["192.168.0.0/24"]
+        ),
         make.gateway("c", "vpc1", ["192.168.0.5/32"], ["192.168.0.2"], local=["192.168.0.0/24"]),
     ]
 

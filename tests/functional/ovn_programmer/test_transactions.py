@@ -53,11 +53,15 @@ async def test_move_to_another_router_is_one_transaction(nb: Any, client: Any, m
     await vpcs(client, make)
     await client.commit(make.gateway("g", "ovn-cluster", ["10.1.0.0/24"], ["10.0.0.1"], default_vpc=True))
     counted = nb.transactions()
-    await client.commit(make.gateway("g", "vpc1", ["10.1.0.0/24"], ["192.168.0.2"], local=LOCAL, generation=2))
+    await client.commit(
+        make.gateway("g", "vpc1", ["10.1.0.0/24"], ["192.168.0.2"], local=LOCAL, generation=2)
+    )
     assert nb.transactions() == counted + 1
     assert nb.policies("ovn-cluster") == []
     assert nb.routes("vpc1") == ["10.1.0.0/24 192.168.0.2 src-ip ecmp-symmetric-reply"]
-    await client.commit(make.gateway("g", "ovn-cluster", ["10.1.0.0/24"], ["10.0.0.1"], default_vpc=True, generation=3))
+    await client.commit(
+        make.gateway("g", "ovn-cluster", ["10.1.0.0/24"], ["10.0.0.1"], default_vpc=True, generation=3)
+    )
     assert nb.routes("vpc1") == []
     assert nb.policies("ovn-cluster") == ["29100 ip4.src == 10.1.0.0/24 reroute 10.0.0.1"]
 
@@ -86,12 +90,18 @@ async def test_scaling_leaves_the_other_routes_alone(nb: Any, client: Any, make:
     replicas = ["192.168.0.2", "192.168.0.3"]
     await client.commit(make.gateway("g", "vpc1", ["10.1.0.0/24", "10.2.0.0/24"], replicas))
     before = nb.select("Logical_Router_Static_Route")
-    wider = make.gateway("g", "vpc1", ["10.1.0.0/24", "10.2.0.0/24"], [*replicas, "192.168.0.4"], generation=2)
+    wider = make.gateway(
+        "g", "vpc1", ["10.1.0.0/24", "10.2.0.0/24"], [*replicas, "192.168.0.4"], generation=2
+    )
     assert await client.commit(wider) == [2]
     after = nb.select("Logical_Router_Static_Route")
     assert {uuid: after[uuid] for uuid in before} == before
     assert await client.commit(make.gateway("g", "vpc1", ["10.1.0.0/24"], replicas, generation=3)) == [4]
-    ours = {uuid: row for uuid, row in nb.select("Logical_Router_Static_Route").items() if row["ip_prefix"][:2] == "10"}
+    ours = {
+        uuid: row
+        for uuid, row in nb.select("Logical_Router_Static_Route").items()
+        if row["ip_prefix"][:2] == "10"
+    }
     assert ours == {uuid: row for uuid, row in before.items() if row["ip_prefix"] == "10.1.0.0/24"}
 
 

@@ -96,7 +96,8 @@ class Northbound:
         self.changes = Changes(wake)
         self._tls = tls
         self._connection: Any = None
-        self._replica: Replica | None = None
+        self.replica: Replica | None = None
+        """Our copy; None before the first connection."""
         self._pending: Replica | None = None
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -110,7 +111,7 @@ class Northbound:
     @property
     def connected(self) -> bool:
         """Whether the copy is complete and follows the server."""
-        return self._replica is not None and self.idl.live()
+        return self.replica is not None and self.idl.live()
 
     def start(self) -> None:
         """Connect in the background, for as long as it takes."""
@@ -171,9 +172,9 @@ class Northbound:
             return replica.owners()
 
     def _ready(self) -> Replica:
-        if self._replica is None or not self.connected:
+        if self.replica is None or not self.connected:
             raise NorthboundUnavailableError(f"{self.remote} is not connected")
-        return self._replica
+        return self.replica
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -213,11 +214,11 @@ class Northbound:
             self._connection = connection.Connection(idl, START_S)
         self._connection.start()
         self._connection.timeout = COMMIT_S
-        self._replica = self._pending
+        self.replica = self._pending
         self._connection_changed(self.idl.live())
 
     def _connection_changed(self, live: bool) -> None:  # noqa: FBT001
-        if self._replica is None:
+        if self.replica is None:
             return
         if live:
             self._log.info("connected", schema=self.schema_version)

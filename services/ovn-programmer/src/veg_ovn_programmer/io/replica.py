@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -10,14 +10,13 @@ from veg_ovn_programmer.core import rows
 from veg_ovn_programmer.core.intents import Key
 from veg_ovn_programmer.core.rows import Found, Row
 from veg_ovn_programmer.io import schema
-
-_BY_OWNER = "veg_owner"
-_BY_NAME = "veg_name"
+from veg_ovn_programmer.io.index import HashIndex
 
 
 def owner(row: Any) -> Key | None:
     """Whose an IDL row is by its marks."""
-    return rows.owner_of(row.external_ids)
+    marks = schema.read(row, rows.MARKS)
+    return rows.owner_of(marks) if isinstance(marks, Mapping) else None
 
 
 class Replica:
@@ -29,8 +28,12 @@ class Replica:
         self._columns = {table: schema.columns_of(idl, table) for table in self.tables}
         self.misplaced: set[UUID] = set()
         """Rows whose mark does not name the holder that holds them."""
+        self._by_owner = {table: HashIndex(rows.MARKS, owner) for table in self.tables}
+        self._by_name = {table: HashIndex("name", _name) for table in self.tables if table in rows.NAMED}
         for table in self.tables:
-            _index(idl, table)
+            self._by_owner[table].create(idl.tables[table].rows, "veg_owner")
+            if table in self._by_name:
+                self._by_name[table].create(idl.tables[table].rows, "veg_name")
 
     def owned(self, key: Key) -> list[Found]:
         """The owner's rows."""
@@ -39,19 +42,17 @@ class Replica:
     def row(self, table: str, key: Key, row: Any) -> Row:
         """An IDL row as ours."""
         columns = {column: schema.read(row, column) for column in self._columns[table]}
-        holder = row.external_ids.get(rows.HOLDER_MARK) if table in rows.HOLDERS else None
+        marks = columns[rows.MARKS]
+        holder = marks.get(rows.HOLDER_MARK) if table in rows.HOLDERS and isinstance(marks, Mapping) else None
         return Row(table, key, columns, holder)
 
     def owners(self) -> set[Key]:
-        """Every owner that has a row: a scan, for the end of a resynchronisation only."""
-        everyone = (owner(row) for table in self.tables for row in list(self.idl.tables[table].rows.values()))
-        return {key for key in everyone if key is not None}
+        """Every owner that has a row."""
+        return {key for index in self._by_owner.values() for key, _ in index.items() if isinstance(key, Key)}
 
     def named(self, table: str, name: str) -> list[Any]:
         """The IDL rows of a table with that name."""
-        idl_rows = self.idl.tables[table].rows
-        entry = idl_rows.IndexEntry(name=name)
-        return list(idl_rows.indexes[_BY_NAME].irange(entry, entry))
+        return self._by_name[table].find(name)
 
     def get(self, table: str, handle: object) -> Any:
         """The IDL row with that UUID; None when it is gone."""
@@ -85,24 +86,10 @@ class Replica:
         for table in rows.TABLES_OF[key.kind]:
             if table not in self.tables:
                 continue
-            idl_rows = self.idl.tables[table].rows
-            entry = idl_rows.IndexEntry(external_ids=rows.marks(key))
-            for row in idl_rows.indexes[_BY_OWNER].irange(entry, entry):
+            for row in self._by_owner[table].find(key):
                 yield table, row
 
 
-def _index(idl: Any, table: str) -> None:
-    idl_rows = idl.tables[table].rows
-    # ovs keeps an index as a sorted list and looks for an entry to remove among all that sort alike: what is not ours
-    # must not sort alike.
-    idl_rows.index_create(_BY_OWNER).add_column("external_ids", key=_sort_by_owner)
-    if table in rows.NAMED:
-        idl_rows.index_create(_BY_NAME).add_column("name")
-
-
-def _sort_by_owner(entry: Any) -> tuple[int, str, int]:
-    key = rows.owner_of(entry.external_ids)
-    if key is not None:
-        return (key.kind, key.name, 0)
-    uuid: UUID | None = entry.uuid
-    return (0, "", uuid.int if uuid is not None else 0)
+def _name(row: Any) -> str:
+    name: str = row.name
+    return name

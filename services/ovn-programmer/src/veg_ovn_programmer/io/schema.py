@@ -68,7 +68,12 @@ def columns_of(idl: Any, table: str) -> tuple[str, ...]:
 
 def read(row: Any, column: str) -> Value:
     """A column's value: scalar, frozenset (sets and optional scalars) or dict."""
-    value = getattr(row, column)
+    fields = row.__dict__
+    if fields["_data"] is not None and not fields["_changes"] and not fields["_mutations"]:
+        # ovs's own attribute access looks for changes of an open transaction, by way of two conversions.
+        value = fields["_data"][column].to_python(row._uuid_to_row)  # noqa: SLF001
+    else:
+        value = getattr(row, column)
     if isinstance(value, list):
         return frozenset(value)
     return value  # type: ignore[no-any-return]  # a scalar or a dict, by the column's type
