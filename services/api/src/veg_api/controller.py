@@ -179,7 +179,9 @@ class Controller:
             done.add(plan.key)
             await self._carry_out(plan.key, *self._unless_in_flight(snapshot, plan))
             if plan.changes:
-                await asyncio.sleep(0)  # a folder store never waits: let the watch and the programmer have their turn
+                await asyncio.sleep(
+                    0
+                )  # a folder store never waits: let the watch and the programmer have their turn
         if self._later:
             self._wake.set()
 
