@@ -65,7 +65,7 @@ def test_interfaces() -> None:
             ("10.16.0.1", "fd00:10:16::1"),
             "00:00:00:01:02:03",
         ),
-        Interface("net1", "default/eth1", ("172.17.0.11/16",), ("172.17.0.1",)),
+        Interface("net1", "default/eth1", ("172.17.0.11/16",), ("172.17.0.1",), master="eth1"),
     )
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import json
 import os
 import shutil
 import signal
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -22,7 +21,7 @@ from veg_common.store import NotFoundError, ObjectStore
 from veg_sandbox.net.errors import LabError
 from veg_sandbox.net.lab import Lab
 from veg_sandbox.proc import ProcessError
-from veg_sandbox.runtime import volumes
+from veg_sandbox.runtime import plumbing, volumes
 from veg_sandbox.runtime.cache import Cache
 from veg_sandbox.runtime.container import ContainerRunner
 from veg_sandbox.runtime.core import containers, network, podstatus
@@ -133,39 +132,16 @@ class PodWorker:
         plug = network.plug_of(pod, attachments)
         if plug.waiting:
             raise WaitingError(plug.waiting)
-        lab, node = self._host.lab, node_of(pod)
-        port = f"{self.ref.name}.{self.ref.namespace}"
+        lab, node, port = self._host.lab, node_of(pod), f"{self.ref.name}.{self.ref.namespace}"
         primary, *others = plug.interfaces
-        # A gateway's default route leads outside and is its agent's business.
-        routed = not is_gateway(pod)
-        await self._host.call(lab.create_pod_netns, self.uid)
-        for interface in others:
-            await self._host.call(
-                lab.plug_external,
-                self.uid,
-                node,
-                interface.name,
-                addresses=interface.addresses,
-                mac=interface.mac or None,
-            )
-        await self._host.call(
-            lab.plug_internal,
-            self.uid,
-            node,
-            lsp_name=port,
-            mac=primary.mac,
-            addresses=primary.addresses,
-            gateways=primary.gateways,
-            default_route=routed,
-        )
-        self._macs = await self._host.call(read_macs, lab, self.uid)
+        if is_gateway(pod):
+            # Its default route leads outside and is its agent's business.
+            primary = replace(primary, gateways=())
+        self._macs = await self._host.call(plumbing.plug, lab, self.uid, node, port, [primary, *others])
         # One that was plugged before works already, whatever OVN does at the moment.
-        if not status_of(pod).get("podIP"):
-            if not await self._host.call(lab.wait_port_up, port, timeout=_PORT_UP_SECONDS):
-                raise WaitingError(f"logical switch port {port} is not up yet")
-            for interface in others:
-                mac = self._macs.get(interface.name, "")
-                await self._host.call(announce, lab, self.uid, interface.name, mac)
+        plugged = bool(status_of(pod).get("podIP"))
+        if not plugged and not await self._host.call(lab.wait_port_up, port, timeout=_PORT_UP_SECONDS):
+            raise WaitingError(f"logical switch port {port} is not up yet")
         self._interfaces = plug.interfaces
         self._log.info("pod plugged", node=node, ips=[ip for i in plug.interfaces for ip in i.ips])
 
@@ -321,27 +297,6 @@ def grace_of(pod: Object | None) -> float:
 def find_program(name: str) -> str | None:
     """A program of this environment or of the host, as an absolute path."""
     return shutil.which(name, path=f"{Path(sys.prefix) / 'bin'}:{os.environ.get('PATH', os.defpath)}")
-
-
-def read_macs(lab: Lab, uid: str) -> dict[str, str]:
-    """Interface name -> hardware address in the pod."""
-    done = lab.pod_exec(uid, ["ip", "-j", "link", "show"], timeout=5)
-    links = json.loads(done.stdout) if done.returncode == 0 else []
-    return {str(link["ifname"]): str(link.get("address", "")) for link in links if link["ifname"] != "lo"}
-
-
-def announce(lab: Lab, uid: str, interface: str, mac: str) -> None:
-    """Tell the neighbours of an interface who has its addresses now. Raises LabError.
-
-    A sticky address comes back with another MAC in a successor pod: without this the neighbours would go on sending
-    to the old one until their caches run out. The macvlan plugin of CNI sets the same two settings; setting the MAC,
-    even to itself, is what makes the kernel act on them (NETDEV_CHANGEADDR) for addresses that are there already.
-    """
-    settings = f"net.ipv4.conf.{interface}.arp_notify=1 net.ipv6.conf.{interface}.ndisc_notify=1"
-    script = f"sysctl -q -w {settings} && ip link set dev {interface} address {mac}"
-    done = lab.pod_exec(uid, ["sh", "-c", script], timeout=5)
-    if done.returncode:
-        raise LabError(f"{interface}: not announced: {done.stderr.strip()}")
 
 
 def now() -> dt.datetime:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from veg_common.objects import Object, Ref
@@ -33,6 +33,8 @@ class Interface:
     addresses: tuple[str, ...]
     gateways: tuple[str, ...]
     mac: str = ""
+    master: str = ""
+    """The node's interface behind it, of a secondary one."""
 
     @property
     def ips(self) -> tuple[str, ...]:
@@ -50,7 +52,7 @@ class Plug:
 
 def plug_of(pod: Object, attachments: Mapping[Ref, Object]) -> Plug:
     """The interfaces of a pod once every one has its addresses. Raises NetworkError."""
-    interfaces = []
+    interfaces, master = [], ""
     for number, network in enumerate([None, *secondary_networks(pod)]):
         provider = PRIMARY_PROVIDER if network is None else f"{network.name}.{network.namespace}"
         if network is not None:
@@ -58,11 +60,11 @@ def plug_of(pod: Object, attachments: Mapping[Ref, Object]) -> Plug:
                 return Plug(
                     waiting=f"NetworkAttachmentDefinition {network.namespace}/{network.name} not found"
                 )
-            _check_attachment(attachments[network])
+            master = _master(attachments[network])
         found = _interface(pod, provider, "eth0" if network is None else f"net{number}", network)
         if found is None:
             return Plug(waiting=f"addresses of provider {provider} are not allocated yet")
-        interfaces.append(found)
+        interfaces.append(found if network is None else replace(found, master=master))
     return Plug(interfaces=tuple(interfaces))
 
 
@@ -106,15 +108,17 @@ def _attachment_ref(text: str, home: str) -> Ref:
     return Ref(_NAD, namespace or home, name)
 
 
-def _check_attachment(attachment: Object) -> None:
+def _master(attachment: Object) -> str:
     name = f"{attachment['metadata'].get('namespace')}/{attachment['metadata']['name']}"
     try:
         config = json.loads(spec_of(attachment).get("config") or "{}")
-        kind = config.get("type") or config["plugins"][0].get("type")
+        plugin = config if config.get("type") else config["plugins"][0]
+        kind, master = plugin.get("type"), str(plugin.get("master") or "eth1")
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         raise NetworkError(f"{_NAD} {name}: spec.config is not a CNI configuration") from error
     if kind != "macvlan":
         raise NetworkError(f"{_NAD} {name}: the sandbox has CNI plugin macvlan only, not {kind!r}")
+    return master
 
 
 def _interface(pod: Object, provider: str, name: str, network: Ref | None) -> Interface | None:
