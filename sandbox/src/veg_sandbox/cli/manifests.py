@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
-from veg_common.objects import ManifestError, Object, parse_manifests
+from veg_common.objects import MAX_OBJECT_BYTES, ManifestError, Object, parse_manifests
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 # A whole file may hold many documents; beyond this it is not a manifest but a mistake.
@@ -24,7 +25,9 @@ def load(source: str, namespace: str) -> list[Object]:
     """The objects of one file. Raises ManifestError with one line that names the file and the reason."""
     name = "stdin" if source == "-" else source
     try:
-        objects = parse_manifests(_read(source), namespace)
+        text = _read(source)
+        _check_sizes(text)
+        objects = parse_manifests(text, namespace)
     except ManifestError as error:
         raise ManifestError(f"{name}: {error}") from error
     except OSError as error:
@@ -34,6 +37,15 @@ def load(source: str, namespace: str) -> list[Object]:
     if not objects:
         raise ManifestError(f"{name}: no objects in it")
     return objects
+
+
+def _check_sizes(text: str) -> None:
+    """Refuse a document above the limit before it is parsed, which would take seconds."""
+    documents = re.split(r"^---(?:\s.*)?$", text, flags=re.MULTILINE)
+    for number, document in enumerate(documents, 0 if len(documents) > 1 and not documents[0].strip() else 1):
+        if (size := len(document.encode())) > MAX_OBJECT_BYTES:
+            where = f"document {number}: " if len(documents) > 1 else ""
+            raise ManifestError(f"{where}{size} bytes, the limit is {MAX_OBJECT_BYTES}")
 
 
 def _read(source: str) -> str:
