@@ -3,6 +3,12 @@
 import pytest
 from veg_common.objects import ManifestError, kind_of, merge_patch, parse_manifests
 
+POD = "{apiVersion: v1, kind: Pod, metadata: {name: a}"
+# Each level repeats the one before ten times: 10^20 bytes of JSON in a kilobyte.
+BOMB = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nx0: &x0 [y]\n" + "".join(
+    f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 10)}]\n" for n in range(1, 20)
+)
+
 
 @pytest.mark.parametrize(
     "name", ["veg", "VpcEgressGateway", "vpc-egress-gateways", "vpcegressgateway", "VEG"]
@@ -47,10 +53,14 @@ items:
             f"{{apiVersion: v1, kind: Pod, metadata: {{name: a}}, x: {'y' * 1_600_000}}}",
             "the limit is 1500000",
         ),
+        (f"{POD}, x: {{1: a}}}}", "key 1 is not a string"),
+        (f"{POD}, x: !!binary aGk=}}", "a value of type bytes is not JSON"),
+        (f"{POD}, x: &a [*a]}}", "the limit is 1500000"),
+        (BOMB, "the limit is 1500000"),
         ("x" * 13_000_000, "too large"),
         ("[" * 5000, "malformed YAML"),
     ],
-    ids=range(10),
+    ids=range(14),
 )
 def test_bad_manifests_say_why_in_one_line(text: str, reason: str) -> None:
     """Whatever is wrong becomes one short line."""

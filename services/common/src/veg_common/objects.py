@@ -129,8 +129,7 @@ def parse_manifests(text: str, default_namespace: str = "default") -> list[Objec
         objects.extend(items if isinstance(items, list) else [doc])
     for number, obj in enumerate(objects, 1):
         problem = check_object(obj)
-        if problem is None and (size := len(encode(obj))) > MAX_OBJECT_BYTES:
-            problem = f"{ref_of(obj)}: {size} bytes, the limit is {MAX_OBJECT_BYTES}"
+        problem = problem or _not_json(obj)
         if problem:
             raise ManifestError(f"document {number}: {problem}" if len(objects) > 1 else problem)
         if kind_of(obj["kind"]).namespaced:
@@ -166,6 +165,42 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:timestamp"]
     for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
 }
+
+
+def _not_json(obj: Object) -> str | None:
+    """Why `obj` can not be stored as JSON of at most MAX_OBJECT_BYTES, in one line; None if it can.
+
+    Every node is looked at once, however often YAML aliases repeat it: a kilobyte of nested aliases stands for
+    gigabytes of JSON.
+    """
+    sizes: dict[int, int] = {}
+
+    def size(value: Any) -> int:
+        if isinstance(value, str):
+            return len(value.encode(errors="surrogatepass")) + 2
+        if value is None or isinstance(value, bool | int | float):
+            return len(str(value))
+        if not isinstance(value, dict | list):
+            raise ManifestError(f"a value of type {type(value).__name__} is not JSON")
+        if id(value) not in sizes:
+            sizes[id(value)] = MAX_OBJECT_BYTES + 1  # what it counts for inside itself: a cycle has no end
+            if isinstance(value, dict):
+                if odd := [key for key in value if not isinstance(key, str)]:
+                    raise ManifestError(f"key {odd[0]!r:.60} is not a string")
+                total = sum(size(key) + size(item) + 2 for key, item in value.items())
+            else:
+                total = sum(size(item) + 1 for item in value)
+            sizes[id(value)] = total + 2
+        return sizes[id(value)]
+
+    try:
+        total = size(obj)
+    except ManifestError as error:
+        return f"{ref_of(obj)}: {error}"
+    except RecursionError:
+        return f"{ref_of(obj)}: nested too deep"
+    too_large = f"{ref_of(obj)}: more than {MAX_OBJECT_BYTES} bytes, the limit is {MAX_OBJECT_BYTES}"
+    return too_large if total > MAX_OBJECT_BYTES else None
 
 
 def _one_line(error: BaseException) -> str:
