@@ -407,7 +407,7 @@ async def programmer(nb: Ovsdb, managed: bool = True) -> AsyncIterator[Client]: 
     finally:
         stop.set()
         await asyncio.wait_for(running, BOUND)
-        await server.stop(0)
+        await server.stop(1)
 
 
 @pytest.fixture

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -137,3 +139,31 @@ async def test_flags(nb: Any) -> None:
         )
         assert done.returncode == 2
         assert "Error: " in done.stderr
+
+
+async def test_metrics(nb: Any, make: Any, sender: Any) -> None:
+    """Commits and repairs are counted where Prometheus can read them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    async with process(nb, f"--metrics-listen={address}") as (_, listen), sender(listen) as client:
+        await client.commit(make.vpc("vpc1"))
+        reply = await asyncio.to_thread(urllib.request.urlopen, f"http://{address}/metrics", timeout=5)
+        with reply:
+            text = reply.read().decode()
+    assert 'veg_programmer_commits_total{result="done"} 1.0' in text
+    assert 'veg_programmer_operations_total{action="create"} 1.0' in text
+    assert "veg_programmer_northbound_connected 1.0" in text
+
+
+async def test_stops_beside_a_hanging_server(nb: Any, make: Any, sender: Any) -> None:
+    """SIGTERM ends the process in bounded time, also with a transaction under way that nobody answers."""
+    async with process(nb) as (one, listen), sender(listen) as client:
+        nb.process.send_signal(signal.SIGSTOP)
+        try:
+            (outcome,) = await client.apply(make.vpc("vpc1"))
+            assert outcome.reason == "NorthboundUnavailable"
+            one.terminate()
+            assert await asyncio.to_thread(one.wait, 20) == 0
+        finally:
+            nb.process.send_signal(signal.SIGCONT)

@@ -15,7 +15,8 @@ from veg_ovn_programmer.core.book import Outcome
 from veg_ovn_programmer.core.diff import Op
 from veg_ovn_programmer.core.intents import Intent, Key, Kind
 from veg_ovn_programmer.errors import NorthboundUnavailableError, RefusedError
-from veg_ovn_programmer.worker import Event, Worker
+from veg_ovn_programmer.ticket import Event
+from veg_ovn_programmer.worker import Worker
 
 _KINDS = frozenset({Kind.GATEWAY, Kind.VPC, Kind.SUBNET, Kind.PORT})
 

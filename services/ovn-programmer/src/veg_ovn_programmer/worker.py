@@ -12,7 +12,6 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from veg_common import logs
@@ -33,6 +32,7 @@ from veg_ovn_programmer.errors import (
 )
 from veg_ovn_programmer.io.changes import Changes, News
 from veg_ovn_programmer.io.commands import Result
+from veg_ovn_programmer.ticket import Event, Repair, Ticket
 
 # Owners in one transaction: enough to make the round trip cheap, few enough that the next change waits not long.
 BATCH = 200
@@ -59,34 +59,6 @@ class Database(Protocol):
     def owners(self) -> set[Key]: ...  # noqa: D102
 
 
-@dataclass(frozen=True)
-class Repair:
-    """Rows that others broke and that were put right."""
-
-    key: Key
-    ops: tuple[Op, ...]
-
-
-Event = Outcome | Repair
-
-
-@dataclass(eq=False)
-class _Ticket:
-    """A caller that waits for the outcomes of some keys."""
-
-    missing: set[Key]
-    outcomes: dict[Key, Outcome] = field(default_factory=dict)
-    done: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def answer(self, key: Key, outcome: Outcome) -> None:
-        if key not in self.missing:
-            return  # the caller was told already that it takes too long
-        self.outcomes[key] = outcome
-        self.missing.discard(key)
-        if not self.missing:
-            self.done.set()
-
-
 class Worker:
     """Holds the intents, commits them and keeps them true."""
 
@@ -99,7 +71,7 @@ class Worker:
         self.database = connect(self._wake_from_thread)
         self._pending: list[dict[Key, None]] = [{} for _ in range(RANKS)]
         self._asked: set[Key] = set()
-        self._tickets: defaultdict[Key, list[_Ticket]] = defaultdict(list)
+        self._tickets: defaultdict[Key, list[Ticket]] = defaultdict(list)
         self._standing: defaultdict[tuple[str, str], set[Key]] = defaultdict(set)
         self._listeners: set[asyncio.Queue[Event | None]] = set()
         self._pace = Pace()
@@ -238,7 +210,7 @@ class Worker:
         """Have `look` looked at and wait for the outcomes of `wanted`, or until the database seems away."""
         self._asked |= look
         self._look(look)
-        ticket = _Ticket(set(wanted))
+        ticket = Ticket(set(wanted))
         for key in wanted:
             self._tickets[key].append(ticket)
         if not wanted:
@@ -253,7 +225,7 @@ class Worker:
                 self._give_up(ticket)
             return ticket.outcomes
 
-    def _give_up(self, ticket: _Ticket) -> None:
+    def _give_up(self, ticket: Ticket) -> None:
         for key in list(ticket.missing):
             outcome = Outcome(
                 key,
@@ -348,7 +320,7 @@ class Worker:
                 batch.append(key)
         return batch
 
-    def _answer_idle(self, key: Key, tickets: list[_Ticket]) -> None:
+    def _answer_idle(self, key: Key, tickets: list[Ticket]) -> None:
         """Nothing is to be done about a key: the caller gets what is known."""
         outcome = self.book.outcome(key) or Outcome(key, self.book.generation(key), State.COMMITTED)
         for ticket in tickets:

@@ -32,9 +32,10 @@ class HashIndex:
     def add(self, row: Any) -> None:
         """A row came, or has a new value."""
         self.remove(row)
-        if not hasattr(row, self.columns[0].column):
+        try:
+            key = self._key(row)
+        except AttributeError:
             return  # just inserted into a transaction: called again when the column is set
-        key = self._key(row)
         if key is not None:
             self._rows.setdefault(key, {})[row.uuid] = row
             self._key_of[row.uuid] = key

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ovs.json
 from ovs import jsonrpc, stream
 from ovs.db import idl as ovs_idl
 from ovsdbapp import exceptions as ovsdbapp_errors
@@ -26,8 +26,8 @@ from veg_ovn_programmer.core.book import Job
 from veg_ovn_programmer.core.desired import View
 from veg_ovn_programmer.core.intents import Key, Vpc
 from veg_ovn_programmer.errors import NorthboundError, NorthboundUnavailableError
+from veg_ovn_programmer.io import json_parser, schema
 from veg_ovn_programmer.io import replica as replicas
-from veg_ovn_programmer.io import schema
 from veg_ovn_programmer.io.changes import Changes
 from veg_ovn_programmer.io.commands import ReconcileCommand, Result
 from veg_ovn_programmer.io.replica import Replica
@@ -115,7 +115,7 @@ class Northbound:
 
     def start(self) -> None:
         """Connect in the background, for as long as it takes."""
-        self._log.info("starting", json_parser=ovs.json.PARSER)
+        self._log.info("starting", json_parser=json_parser.install())
         if self._tls is not None:
             stream.Stream.ssl_set_private_key_file(str(self._tls.key))
             stream.Stream.ssl_set_certificate_file(str(self._tls.certificate))
@@ -129,7 +129,13 @@ class Northbound:
         if self._thread is not None:
             self._thread.join(LOCK_S)
         if self._connection is not None:
-            self._connection.stop(LOCK_S)
+            # Not Connection.stop(), which waits without a bound for a transaction that is stuck.
+            self._connection.is_running = False
+            with contextlib.suppress(queue.Full):
+                self._connection.txns.put(None, timeout=LOCK_S)
+            thread = self._connection.thread
+            if thread is not None:
+                thread.join(LOCK_S)
 
     def commit(self, jobs: Sequence[Job], vpcs: Mapping[str, Vpc]) -> dict[Key, Result]:
         """Bring all jobs' owners in line in one transaction.
