@@ -164,6 +164,6 @@ async def test_stops_beside_a_hanging_server(nb: Any, make: Any, sender: Any) ->
             (outcome,) = await client.apply(make.vpc("vpc1"))
             assert outcome.reason == "NorthboundUnavailable"
             one.terminate()
-            assert await asyncio.to_thread(one.wait, 20) == 0
+            assert await asyncio.to_thread(one.wait, 8) == 0
         finally:
             nb.process.send_signal(signal.SIGCONT)

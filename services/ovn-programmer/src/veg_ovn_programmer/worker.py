@@ -54,6 +54,7 @@ class Database(Protocol):
     def connected(self) -> bool: ...  # noqa: D102
     def start(self) -> None: ...  # noqa: D102
     def stop(self) -> None: ...  # noqa: D102
+    def abandon(self) -> None: ...  # noqa: D102
     def commit(self, jobs: Sequence[Job], vpcs: Mapping[str, Vpc]) -> dict[Key, Result]: ...  # noqa: D102
     def plan(self, jobs: Sequence[Job], vpcs: Mapping[str, Vpc]) -> dict[Key, Result]: ...  # noqa: D102
     def owners(self) -> set[Key]: ...  # noqa: D102
@@ -84,7 +85,7 @@ class Worker:
         """Work until `stop` is set."""
         self.database.start()
         stopping = asyncio.ensure_future(stop.wait())
-        stopping.add_done_callback(lambda _: self._wake.set())
+        stopping.add_done_callback(lambda _: self._stop_soon())
         try:
             while not stop.is_set():
                 await self._wake.wait()
@@ -191,6 +192,11 @@ class Worker:
     def unlisten(self, queue: asyncio.Queue[Event | None]) -> None:
         """Stop listening."""
         self._listeners.discard(queue)
+
+    def _stop_soon(self) -> None:
+        """Wake the loop; a transaction under way gets a moment to be answered."""
+        self._wake.set()
+        self._loop.call_later(RETRY_S, self.database.abandon)
 
     def _wake_from_thread(self) -> None:
         try:

@@ -99,6 +99,7 @@ class Northbound:
         self.replica: Replica | None = None
         """Our copy; None before the first connection."""
         self._pending: Replica | None = None
+        self._attempt: Any = None
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._log = logs.get("northbound", remote=remote)
@@ -137,6 +138,13 @@ class Northbound:
             if thread is not None:
                 thread.join(LOCK_S)
 
+    def abandon(self) -> None:
+        """Let go of a `commit` that waits for an answer; it raises NorthboundUnavailableError."""
+        if self._attempt is not None:
+            given_up = idlutils.ExceptionResult(ex=NorthboundUnavailableError("given up"), tb="")
+            with contextlib.suppress(queue.Full):
+                self._attempt.results.put_nowait(given_up)
+
     def commit(self, jobs: Sequence[Job], vpcs: Mapping[str, Vpc]) -> dict[Key, Result]:
         """Bring all jobs' owners in line in one transaction.
 
@@ -148,6 +156,7 @@ class Northbound:
             self, self._connection, timeout=COMMIT_S, check_error=True, log_errors=False
         )
         attempt.add(command)
+        self._attempt = attempt
         self.changes.hold()
         try:
             attempt.commit()
@@ -156,6 +165,7 @@ class Northbound:
         except RuntimeError as error:
             raise NorthboundError(str(error)) from error
         finally:
+            self._attempt = None
             self.changes.release()
         return command.result
 
