@@ -183,6 +183,24 @@ async def test_a_broken_file_is_reported_and_the_others_live(
         assert event.object["metadata"]["generation"] == 2
 
 
+async def test_what_is_no_file_is_reported(store: FolderStore) -> None:
+    """A FIFO, a folder and a dangling link in the place of a manifest block nobody."""
+    import os
+
+    folder = store._path(Ref("Vpc", "", "v")).parent
+    os.mkfifo(folder / "fifo.yaml")
+    (folder / "folder.yaml").mkdir()
+    (folder / "link.yaml").symlink_to("/nonexistent")
+    async with watching(store, "Vpc") as queue:
+        seen = [await take(queue) for _ in range(3)]
+    assert [(e.type, e.ref and e.ref.name) for e in seen] == [
+        ("BROKEN", "fifo"),
+        ("BROKEN", "folder"),
+        ("SYNCED", None),
+    ]
+    assert await store.list("Vpc") == []
+
+
 async def test_a_file_written_by_hand_is_adopted(store: FolderStore) -> None:
     """A manifest dropped into the folder gets the metadata a server would give it."""
     async with watching(store, "Vpc") as queue:

@@ -59,8 +59,12 @@ items:
         (BOMB, "the limit is 1500000"),
         ("x" * 13_000_000, "too large"),
         ("[" * 5000, "malformed YAML"),
+        ("[" * 700_000, "nested deeper"),
+        (f"{POD}, x: {'[' * 100_000}{']' * 100_000}}}", "nested deeper"),
+        ("- " * 200_000, "nested deeper"),
+        ("? " * 200_000, "nested deeper"),
     ],
-    ids=range(14),
+    ids=range(18),
 )
 def test_bad_manifests_say_why_in_one_line(text: str, reason: str) -> None:
     """Whatever is wrong becomes one short line."""

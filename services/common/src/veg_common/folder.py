@@ -12,6 +12,7 @@ import contextlib
 import datetime
 import fcntl
 import os
+import stat
 import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -174,7 +175,10 @@ class FolderStore:
         """The object in a file. Raises NotFoundError, and InvalidObjectError that names the file and the reason."""
         ref = self._ref(path)
         try:
-            size = path.stat().st_size
+            status = path.stat()
+            size = status.st_size
+            if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for ever
+                raise InvalidObjectError(f"{path}: not a regular file")
             if size > 2 * MAX_OBJECT_BYTES:
                 raise InvalidObjectError(f"{path}: {size} bytes, the limit is {MAX_OBJECT_BYTES}")
             objects = parse_manifests(path.read_text(encoding="utf-8"), ref.namespace)

@@ -12,6 +12,8 @@ Object = dict[str, Any]
 
 # etcd's default request limit: a larger object would be refused by a real API server too.
 MAX_OBJECT_BYTES = 1_500_000
+# Deeper than any manifest; libyaml's own composer recurses without a bound and would take the process along.
+MAX_DEPTH = 200
 
 
 class ManifestError(ValueError):
@@ -120,7 +122,10 @@ def parse_manifests(text: str, default_namespace: str = "default") -> list[Objec
     if len(text) > MAX_OBJECT_BYTES * 8:
         raise ManifestError(f"{len(text)} bytes: too large for a manifest")
     try:
+        _check_depth(text)
         documents = [doc for doc in yaml.load_all(text, Loader=_Loader) if doc is not None]
+    except ManifestError:
+        raise
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ManifestError(_one_line(error)) from error
     objects: list[Object] = []
@@ -167,6 +172,23 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
+def _check_depth(text: str) -> None:
+    """Raise ManifestError for YAML that nests deeper than MAX_DEPTH: the parser's events tell, without recursion.
+
+    Raises YAMLError for what is no YAML.
+    """
+    if sum(map(text.count, ("[", "{", "- ", "? "))) + text.count("\n") <= MAX_DEPTH:
+        return  # too few openings
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > MAX_DEPTH:
+            raise ManifestError(f"malformed YAML: nested deeper than {MAX_DEPTH} levels")
+
+
 def _not_json(obj: Object) -> str | None:
     """Why `obj` can not be stored as JSON of at most MAX_OBJECT_BYTES, in one line; None if it can.
 
@@ -197,8 +219,6 @@ def _not_json(obj: Object) -> str | None:
         total = size(obj)
     except ManifestError as error:
         return f"{ref_of(obj)}: {error}"
-    except RecursionError:
-        return f"{ref_of(obj)}: nested too deep"
     too_large = f"{ref_of(obj)}: more than {MAX_OBJECT_BYTES} bytes, the limit is {MAX_OBJECT_BYTES}"
     return too_large if total > MAX_OBJECT_BYTES else None
 
