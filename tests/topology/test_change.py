@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from veg_sandbox.harness import ECHO_PORT, eventually
+from veg_sandbox.net.model import Layout, lab_dir
+from veg_sandbox.net.shell import netns_names
 
 from tests.topology.conftest import FIRST, OUTSIDE, Lab, gateway, pod, subnet, vpc
 
@@ -130,7 +132,7 @@ def test_deletion_leaves_everything_else_as_it_was(lab: Lab) -> None:
     lab("nbctl", "lr-policy-add", "ovn-cluster", "29100", "ip4.src == 10.99.0.0/16", "drop")
     lab("nbctl", "lr-route-add", "ovn-cluster", "10.98.0.0/16", "10.16.0.254")
     try:
-        before = northbound(lab), namespaces(), files(lab)
+        before = northbound(lab), namespaces(lab), files(lab)
         lab.start(
             gateway(
                 "goes",
@@ -140,23 +142,18 @@ def test_deletion_leaves_everything_else_as_it_was(lab: Lab) -> None:
             gateways=("goes",),
         )
         assert northbound(lab) != before[0]
-        assert namespaces() != before[1]
+        assert namespaces(lab) != before[1]
         lab("delete", "veg", "goes", timeout=90)
         eventually(lambda: files(lab) == before[2], 15)
-        assert (northbound(lab), namespaces()) == before[:2]
+        assert (northbound(lab), namespaces(lab)) == before[:2]
     finally:
         lab("nbctl", "lr-policy-del", "ovn-cluster", "29100", "ip4.src == 10.99.0.0/16")
         lab("nbctl", "lr-route-del", "ovn-cluster", "10.98.0.0/16", "10.16.0.254")
 
 
-def namespaces() -> list[str]:
-    """Network namespaces of the machine."""
-    import subprocess
-
-    listing = subprocess.run(
-        ["ip", "netns", "list"], capture_output=True, text=True, timeout=10, check=True
-    ).stdout
-    return sorted(line.split()[0] for line in listing.splitlines())
+def namespaces(lab: Lab) -> list[str]:
+    """Network namespaces of a sandbox."""
+    return netns_names(Layout(lab_dir(lab.name)).netns_prefix)
 
 
 def files(lab: Lab) -> list[str]:
