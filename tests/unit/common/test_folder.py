@@ -183,6 +183,13 @@ async def test_a_broken_file_is_reported_and_the_others_live(
         assert event.object["metadata"]["generation"] == 2
 
 
+async def test_an_odd_spec_can_be_deleted(store: FolderStore) -> None:
+    """Whatever spec holds, the object can go."""
+    await store.create({**gateway(), "spec": "text"})
+    await store.delete(GATEWAY)
+    assert await store.list("veg") == []
+
+
 async def test_what_is_no_file_is_reported(store: FolderStore) -> None:
     """A FIFO, a folder and a dangling link in the place of a manifest block nobody."""
     import os

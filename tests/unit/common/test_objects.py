@@ -53,6 +53,19 @@ items:
             f"{{apiVersion: v1, kind: Pod, metadata: {{name: a}}, x: {'y' * 1_600_000}}}",
             "the limit is 1500000",
         ),
+        (
+            "{apiVersion: v1, kind: Pod, metadata: {name: a, finalizers: 5}}",
+            "metadata.finalizers: must be a list",
+        ),
+        ("{apiVersion: v1, kind: Pod, metadata: {name: a, labels: 3}}", "metadata.labels: must map strings"),
+        (
+            "{apiVersion: v1, kind: Pod, metadata: {name: a, annotations: {b: 1}}}",
+            "metadata.annotations: must map",
+        ),
+        (
+            "{apiVersion: v1, kind: Pod, metadata: {name: a, ownerReferences: [x]}}",
+            "metadata.ownerReferences: must be",
+        ),
         (f"{POD}, x: {{1: a}}}}", "key 1 is not a string"),
         (f"{POD}, x: !!binary aGk=}}", "a value of type bytes is not JSON"),
         (f"{POD}, x: &a [*a]}}", "the limit is 1500000"),
@@ -64,7 +77,7 @@ items:
         ("- " * 200_000, "nested deeper"),
         ("? " * 200_000, "nested deeper"),
     ],
-    ids=range(18),
+    ids=range(22),
 )
 def test_bad_manifests_say_why_in_one_line(text: str, reason: str) -> None:
     """Whatever is wrong becomes one short line."""

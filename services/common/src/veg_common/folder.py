@@ -116,8 +116,10 @@ class FolderStore:
             elif "deletionTimestamp" in metadata:
                 return
             else:
-                bound = ref.kind == "Pod" and bool(current.get("spec", {}).get("nodeName"))
-                grace = current.get("spec", {}).get("terminationGracePeriodSeconds", 30)
+                spec = current.get("spec")
+                pod = spec if ref.kind == "Pod" and isinstance(spec, dict) else {}
+                bound = bool(pod.get("nodeName"))
+                grace = pod.get("terminationGracePeriodSeconds", 30)
                 metadata["deletionGracePeriodSeconds"] = (
                     (grace if grace_seconds is None else grace_seconds) if bound else 0
                 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,7 +112,23 @@ def check_object(obj: Any) -> str | None:
     for field, value in (("metadata.name", name), ("metadata.namespace", namespace)):
         if not isinstance(value, str) or "/" in value or value.startswith(".") or len(value) > 253:
             return f"{kind.kind}: {field}: invalid name {value!r:.60}"
-    return None
+    return next((f"{kind.kind} {name}: {problem}" for problem in _odd_metadata(metadata)), None)
+
+
+def _odd_metadata(metadata: Object) -> Iterator[str]:
+    """What every reader of metadata relies on and is not so (metav1.ObjectMeta)."""
+    for field in ("labels", "annotations"):
+        value = metadata.get(field)
+        if value is not None and not (
+            isinstance(value, dict) and all(isinstance(text, str) for pair in value.items() for text in pair)
+        ):
+            yield f"metadata.{field}: must map strings to strings"
+    for field, item in (("finalizers", str), ("ownerReferences", dict)):
+        value = metadata.get(field)
+        if value is not None and not (
+            isinstance(value, list) and all(isinstance(one, item) for one in value)
+        ):
+            yield f"metadata.{field}: must be a list of {'strings' if item is str else 'mappings'}"
 
 
 def parse_manifests(text: str, default_namespace: str = "default") -> list[Object]:
