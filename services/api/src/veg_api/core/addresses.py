@@ -123,16 +123,25 @@ def overlap(one: str, other: str) -> bool:
     return contains(one, other) or contains(other, one)
 
 
+_EMBEDDED = "is IPv4 in IPv6 notation: write it as IPv4"
+_MULTICAST = "is a multicast network"
+_LINK_LOCAL = "is link-local: routers do not forward it"
+_LOOPBACK = "is the loopback network"
+# Prefixes that no routed packet comes from; the first that fits tells why (RFC 1122 section 3.2.1.3, RFC 4291
+# sections 2.4 to 2.7).
+_NO_SOURCES = {
+    "127.0.0.0/8": _LOOPBACK,
+    "::1/128": _LOOPBACK,
+    "224.0.0.0/4": _MULTICAST,
+    "ff00::/8": _MULTICAST,
+    "169.254.0.0/16": _LINK_LOCAL,
+    "fe80::/10": _LINK_LOCAL,
+    "0.0.0.0/8": "is 'this network', no source",
+    "::/96": _EMBEDDED,
+    "::ffff:0:0/96": _EMBEDDED,
+}
+
+
 def unicast_problem(prefix: str) -> str | None:
     """Why no pod can send from an address of this prefix; None if one can."""
-    found = network(prefix)
-    if found.prefixlen == 0:
-        return None
-    first = found.network_address
-    if first.is_loopback:
-        return "is the loopback network"
-    if first.is_multicast:
-        return "is a multicast network"
-    if first.is_link_local:
-        return "is link-local: routers do not forward it"
-    return None
+    return next((reason for block, reason in _NO_SOURCES.items() if contains(block, prefix)), None)
