@@ -125,7 +125,12 @@ class Daemons:
                 argv,
                 node.netns,
                 node.directory,
-                lambda: unixctl.answers(control) and bool(ip_json(node.netns, "link", "show", "br-phys")),
+                # It answers before its bridges, and with them its tunnel commands, are there.
+                lambda: (
+                    unixctl.answers(control)
+                    and "tnl/neigh/aging" in unixctl.call(control, "list-commands")
+                    and bool(ip_json(node.netns, "link", "show", "br-phys"))
+                ),
                 lambda: self._underlay(node, control),
             )
         argv += [f"unix:{node.db_socket}"]
