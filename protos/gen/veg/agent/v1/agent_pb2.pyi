@@ -33,6 +33,7 @@ class AgentConfig(_message.Message):
     EXTERNAL_INTERFACE_FIELD_NUMBER: _builtins.int
     FAMILIES_FIELD_NUMBER: _builtins.int
     BFD_FIELD_NUMBER: _builtins.int
+    UPLINK_FIELD_NUMBER: _builtins.int
     gateway: _builtins.str
     """Name of the gateway, "<namespace>/<name>", for logs."""
     internal_interface: _builtins.str
@@ -47,6 +48,10 @@ class AgentConfig(_message.Message):
     def bfd(self) -> Global___AgentBfd:
         """Unset: no BFD."""
 
+    @_builtins.property
+    def uplink(self) -> Global___UplinkProbe:
+        """Unset: the uplink is not probed."""
+
     def __init__(
         self,
         *,
@@ -55,10 +60,11 @@ class AgentConfig(_message.Message):
         external_interface: _builtins.str = ...,
         families: _abc.Iterable[Global___AgentFamily] | None = ...,
         bfd: Global___AgentBfd | None = ...,
+        uplink: Global___UplinkProbe | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bfd", b"bfd"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bfd", b"bfd", "uplink", b"uplink"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bfd", b"bfd", "external_interface", b"external_interface", "families", b"families", "gateway", b"gateway", "internal_interface", b"internal_interface"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bfd", b"bfd", "external_interface", b"external_interface", "families", b"families", "gateway", b"gateway", "internal_interface", b"internal_interface", "uplink", b"uplink"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -167,6 +173,75 @@ class AgentBfd(_message.Message):
 Global___AgentBfd: _TypeAlias = AgentBfd  # noqa: Y015
 
 @_typing.final
+class UplinkProbe(_message.Message):
+    """The probe of the way out: carrier of the external interface, and whether the external gateway of each family answers
+    ARP or neighbour solicitation. A gateway that has never answered does not count as dead. A replica with a dead uplink
+    takes its sessions AdminDown, but only while another replica says that its own uplink works.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTERVAL_MS_FIELD_NUMBER: _builtins.int
+    MULTIPLIER_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    interval_ms: _builtins.int
+    """Time between two probes, ms, 50..60000."""
+    multiplier: _builtins.int
+    """Probes without an answer after which the uplink is dead, 1..255."""
+    @_builtins.property
+    def replicas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Canonical addresses in the VPC of all replicas of the gateway, of one family; the replica itself may be among them."""
+
+    def __init__(
+        self,
+        *,
+        interval_ms: _builtins.int = ...,
+        multiplier: _builtins.int = ...,
+        replicas: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["interval_ms", b"interval_ms", "multiplier", b"multiplier", "replicas", b"replicas"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UplinkProbe: _TypeAlias = UplinkProbe  # noqa: Y015
+
+@_typing.final
+class UplinkState(_message.Message):
+    """What the probe of the way out says."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALIVE_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    WITHDRAWN_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    alive: _builtins.bool
+    """True while the uplink works."""
+    problem: _builtins.str
+    """Why it does not; empty when it does."""
+    withdrawn: _builtins.bool
+    """True while the sessions are AdminDown because of it."""
+    since: _builtins.str
+    """RFC 3339 time of the last change of alive."""
+    def __init__(
+        self,
+        *,
+        alive: _builtins.bool = ...,
+        problem: _builtins.str = ...,
+        withdrawn: _builtins.bool = ...,
+        since: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alive", b"alive", "problem", b"problem", "since", b"since", "withdrawn", b"withdrawn"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UplinkState: _TypeAlias = UplinkState  # noqa: Y015
+
+@_typing.final
 class GetStateRequest(_message.Message):
     """See AgentService.GetState."""
 
@@ -196,6 +271,10 @@ class GetStateResponse(_message.Message):
     NAT_BACKEND_FIELD_NUMBER: _builtins.int
     APPLIED_FIELD_NUMBER: _builtins.int
     REPAIRS_FIELD_NUMBER: _builtins.int
+    SESSIONS_FIELD_NUMBER: _builtins.int
+    BFD_ERROR_FIELD_NUMBER: _builtins.int
+    UPLINK_FIELD_NUMBER: _builtins.int
+    DRAINING_FIELD_NUMBER: _builtins.int
     config_error: _builtins.str
     """Why the file at hand is not in force; empty when it is."""
     in_sync: _builtins.bool
@@ -206,6 +285,10 @@ class GetStateResponse(_message.Message):
     """"legacy" or "nft": which tables hold the NAT rules."""
     repairs: _builtins.int
     """Drift repaired since start, operations."""
+    bfd_error: _builtins.str
+    """Why bfd can not be told what to do; empty when it can."""
+    draining: _builtins.bool
+    """True from SIGTERM on."""
     @_builtins.property
     def config(self) -> Global___AgentConfig:
         """The last good configuration; unset before the first."""
@@ -213,6 +296,14 @@ class GetStateResponse(_message.Message):
     @_builtins.property
     def applied(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What of ours is in the kernel, one line each, as ip and iptables print it."""
+
+    @_builtins.property
+    def sessions(self) -> _containers.RepeatedCompositeFieldContainer[_bfd_pb2.Session]:
+        """Sessions as bfd tells them; empty without BFD."""
+
+    @_builtins.property
+    def uplink(self) -> Global___UplinkState:
+        """Unset while nothing is probed."""
 
     def __init__(
         self,
@@ -224,10 +315,14 @@ class GetStateResponse(_message.Message):
         nat_backend: _builtins.str = ...,
         applied: _abc.Iterable[_builtins.str] | None = ...,
         repairs: _builtins.int = ...,
+        sessions: _abc.Iterable[_bfd_pb2.Session] | None = ...,
+        bfd_error: _builtins.str = ...,
+        uplink: Global___UplinkState | None = ...,
+        draining: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "uplink", b"uplink"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "apply_error", b"apply_error", "config", b"config", "config_error", b"config_error", "in_sync", b"in_sync", "nat_backend", b"nat_backend", "repairs", b"repairs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "apply_error", b"apply_error", "bfd_error", b"bfd_error", "config", b"config", "config_error", b"config_error", "draining", b"draining", "in_sync", b"in_sync", "nat_backend", b"nat_backend", "repairs", b"repairs", "sessions", b"sessions", "uplink", b"uplink"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

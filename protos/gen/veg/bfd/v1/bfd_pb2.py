@@ -24,15 +24,45 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14veg/bfd/v1/bfd.proto\x12\nveg.bfd.v1\"B\n\x06Timers\x12\x11\n\tmin_rx_ms\x18\x01 \x01(\r\x12\x11\n\tmin_tx_ms\x18\x02 \x01(\r\x12\x12\n\nmultiplier\x18\x03 \x01(\r*\x91\x01\n\x0cSessionState\x12\x1d\n\x19SESSION_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18SESSION_STATE_ADMIN_DOWN\x10\x01\x12\x16\n\x12SESSION_STATE_DOWN\x10\x02\x12\x16\n\x12SESSION_STATE_INIT\x10\x03\x12\x14\n\x10SESSION_STATE_UP\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14veg/bfd/v1/bfd.proto\x12\nveg.bfd.v1\"B\n\x06Timers\x12\x11\n\tmin_rx_ms\x18\x01 \x01(\r\x12\x11\n\tmin_tx_ms\x18\x02 \x01(\r\x12\x12\n\nmultiplier\x18\x03 \x01(\r\"\x9b\x01\n\rSessionConfig\x12\x0c\n\x04peer\x18\x01 \x01(\t\x12\r\n\x05local\x18\x02 \x01(\t\x12\x11\n\tinterface\x18\x03 \x01(\t\x12\"\n\x06timers\x18\x04 \x01(\x0b\x32\x12.veg.bfd.v1.Timers\x12\x0f\n\x07min_ttl\x18\x05 \x01(\r\x12%\n\x04role\x18\x06 \x01(\x0e\x32\x17.veg.bfd.v1.SessionRole\"\xd6\x03\n\x07Session\x12\n\n\x02id\x18\x01 \x01(\r\x12)\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x19.veg.bfd.v1.SessionConfig\x12\'\n\x05state\x18\x03 \x01(\x0e\x32\x18.veg.bfd.v1.SessionState\x12.\n\x0cremote_state\x18\x04 \x01(\x0e\x32\x18.veg.bfd.v1.SessionState\x12*\n\ndiagnostic\x18\x05 \x01(\x0e\x32\x16.veg.bfd.v1.Diagnostic\x12\x31\n\x11remote_diagnostic\x18\x06 \x01(\x0e\x32\x16.veg.bfd.v1.Diagnostic\x12\x1b\n\x13local_discriminator\x18\x07 \x01(\r\x12\x1c\n\x14remote_discriminator\x18\x08 \x01(\r\x12\x16\n\x0etx_interval_us\x18\t \x01(\x04\x12\x19\n\x11\x64\x65tection_time_us\x18\n \x01(\x04\x12\r\n\x05since\x18\x0b \x01(\t\x12\r\n\x05\x64owns\x18\x0c \x01(\x04\x12\x12\n\ntx_packets\x18\r \x01(\x04\x12\x12\n\nrx_packets\x18\x0e \x01(\x04\x12\x14\n\x0crx_discarded\x18\x0f \x01(\x04\x12\x12\n\nadmin_down\x18\x10 \x01(\x08\"-\n\nScheduling\x12\x0e\n\x06policy\x18\x01 \x01(\t\x12\x0f\n\x07problem\x18\x02 \x01(\t\"P\n\x12SetSessionsRequest\x12\r\n\x05owner\x18\x01 \x01(\t\x12+\n\x08sessions\x18\x02 \x03(\x0b\x32\x19.veg.bfd.v1.SessionConfig\"<\n\x13SetSessionsResponse\x12%\n\x08sessions\x18\x01 \x03(\x0b\x32\x13.veg.bfd.v1.Session\"\x15\n\x13ListSessionsRequest\"}\n\x14ListSessionsResponse\x12%\n\x08sessions\x18\x01 \x03(\x0b\x32\x13.veg.bfd.v1.Session\x12*\n\nscheduling\x18\x02 \x01(\x0b\x32\x16.veg.bfd.v1.Scheduling\x12\x12\n\nrx_unknown\x18\x03 \x01(\x04\"\x16\n\x14WatchSessionsRequest\"\x96\x01\n\x15WatchSessionsResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12&\n\x07session\x18\x02 \x01(\x0b\x32\x13.veg.bfd.v1.SessionH\x00\x12\x0f\n\x05\x65nded\x18\x03 \x01(\rH\x00\x12)\n\x06synced\x18\x04 \x01(\x0b\x32\x17.veg.bfd.v1.WatchSyncedH\x00\x42\x07\n\x05\x65vent\"\r\n\x0bWatchSynced\"n\n\x13SetAdminDownRequest\x12\r\n\x05peers\x18\x01 \x03(\t\x12\x0c\n\x04\x64own\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12*\n\ndiagnostic\x18\x04 \x01(\x0e\x32\x16.veg.bfd.v1.Diagnostic\"=\n\x14SetAdminDownResponse\x12%\n\x08sessions\x18\x01 \x03(\x0b\x32\x13.veg.bfd.v1.Session*\x91\x01\n\x0cSessionState\x12\x1d\n\x19SESSION_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18SESSION_STATE_ADMIN_DOWN\x10\x01\x12\x16\n\x12SESSION_STATE_DOWN\x10\x02\x12\x16\n\x12SESSION_STATE_INIT\x10\x03\x12\x14\n\x10SESSION_STATE_UP\x10\x04*^\n\x0bSessionRole\x12\x1c\n\x18SESSION_ROLE_UNSPECIFIED\x10\x00\x12\x17\n\x13SESSION_ROLE_ACTIVE\x10\x01\x12\x18\n\x14SESSION_ROLE_PASSIVE\x10\x02*\xfd\x02\n\nDiagnostic\x12\x1a\n\x16\x44IAGNOSTIC_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44IAGNOSTIC_NONE\x10\x01\x12-\n)DIAGNOSTIC_CONTROL_DETECTION_TIME_EXPIRED\x10\x02\x12#\n\x1f\x44IAGNOSTIC_ECHO_FUNCTION_FAILED\x10\x03\x12-\n)DIAGNOSTIC_NEIGHBOR_SIGNALED_SESSION_DOWN\x10\x04\x12%\n!DIAGNOSTIC_FORWARDING_PLANE_RESET\x10\x05\x12\x18\n\x14\x44IAGNOSTIC_PATH_DOWN\x10\x06\x12%\n!DIAGNOSTIC_CONCATENATED_PATH_DOWN\x10\x07\x12$\n DIAGNOSTIC_ADMINISTRATIVELY_DOWN\x10\x08\x12-\n)DIAGNOSTIC_REVERSE_CONCATENATED_PATH_DOWN\x10\t2\xda\x02\n\nBfdService\x12N\n\x0bSetSessions\x12\x1e.veg.bfd.v1.SetSessionsRequest\x1a\x1f.veg.bfd.v1.SetSessionsResponse\x12Q\n\x0cListSessions\x12\x1f.veg.bfd.v1.ListSessionsRequest\x1a .veg.bfd.v1.ListSessionsResponse\x12V\n\rWatchSessions\x12 .veg.bfd.v1.WatchSessionsRequest\x1a!.veg.bfd.v1.WatchSessionsResponse0\x01\x12Q\n\x0cSetAdminDown\x12\x1f.veg.bfd.v1.SetAdminDownRequest\x1a .veg.bfd.v1.SetAdminDownResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'veg.bfd.v1.bfd_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SESSIONSTATE']._serialized_start=105
-  _globals['_SESSIONSTATE']._serialized_end=250
+  _globals['_SESSIONSTATE']._serialized_start=1444
+  _globals['_SESSIONSTATE']._serialized_end=1589
+  _globals['_SESSIONROLE']._serialized_start=1591
+  _globals['_SESSIONROLE']._serialized_end=1685
+  _globals['_DIAGNOSTIC']._serialized_start=1688
+  _globals['_DIAGNOSTIC']._serialized_end=2069
   _globals['_TIMERS']._serialized_start=36
   _globals['_TIMERS']._serialized_end=102
+  _globals['_SESSIONCONFIG']._serialized_start=105
+  _globals['_SESSIONCONFIG']._serialized_end=260
+  _globals['_SESSION']._serialized_start=263
+  _globals['_SESSION']._serialized_end=733
+  _globals['_SCHEDULING']._serialized_start=735
+  _globals['_SCHEDULING']._serialized_end=780
+  _globals['_SETSESSIONSREQUEST']._serialized_start=782
+  _globals['_SETSESSIONSREQUEST']._serialized_end=862
+  _globals['_SETSESSIONSRESPONSE']._serialized_start=864
+  _globals['_SETSESSIONSRESPONSE']._serialized_end=924
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=926
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=947
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=949
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1074
+  _globals['_WATCHSESSIONSREQUEST']._serialized_start=1076
+  _globals['_WATCHSESSIONSREQUEST']._serialized_end=1098
+  _globals['_WATCHSESSIONSRESPONSE']._serialized_start=1101
+  _globals['_WATCHSESSIONSRESPONSE']._serialized_end=1251
+  _globals['_WATCHSYNCED']._serialized_start=1253
+  _globals['_WATCHSYNCED']._serialized_end=1266
+  _globals['_SETADMINDOWNREQUEST']._serialized_start=1268
+  _globals['_SETADMINDOWNREQUEST']._serialized_end=1378
+  _globals['_SETADMINDOWNRESPONSE']._serialized_start=1380
+  _globals['_SETADMINDOWNRESPONSE']._serialized_end=1441
+  _globals['_BFDSERVICE']._serialized_start=2072
+  _globals['_BFDSERVICE']._serialized_end=2418
 # @@protoc_insertion_point(module_scope)

@@ -3,8 +3,10 @@
 isort:skip_file
 What a BFD session is, for those who configure or report one. See README.md beside this file."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -49,6 +51,82 @@ SESSION_STATE_UP: SessionState.ValueType  # 4
 """Up (wire value 3)."""
 Global___SessionState: _TypeAlias = SessionState  # noqa: Y015
 
+class _SessionRole:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SessionRoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SessionRole.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SESSION_ROLE_UNSPECIFIED: _SessionRole.ValueType  # 0
+    """Never sent."""
+    SESSION_ROLE_ACTIVE: _SessionRole.ValueType  # 1
+    """Speaks first."""
+    SESSION_ROLE_PASSIVE: _SessionRole.ValueType  # 2
+    """Waits for the peer's first packet, and is never silent after it."""
+
+class SessionRole(_SessionRole, metaclass=_SessionRoleEnumTypeWrapper):
+    """RFC 5880 section 6.1."""
+
+SESSION_ROLE_UNSPECIFIED: SessionRole.ValueType  # 0
+"""Never sent."""
+SESSION_ROLE_ACTIVE: SessionRole.ValueType  # 1
+"""Speaks first."""
+SESSION_ROLE_PASSIVE: SessionRole.ValueType  # 2
+"""Waits for the peer's first packet, and is never silent after it."""
+Global___SessionRole: _TypeAlias = SessionRole  # noqa: Y015
+
+class _Diagnostic:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DiagnosticEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Diagnostic.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DIAGNOSTIC_UNSPECIFIED: _Diagnostic.ValueType  # 0
+    """Never sent."""
+    DIAGNOSTIC_NONE: _Diagnostic.ValueType  # 1
+    """0: no diagnostic."""
+    DIAGNOSTIC_CONTROL_DETECTION_TIME_EXPIRED: _Diagnostic.ValueType  # 2
+    """1: control detection time expired."""
+    DIAGNOSTIC_ECHO_FUNCTION_FAILED: _Diagnostic.ValueType  # 3
+    """2: echo function failed."""
+    DIAGNOSTIC_NEIGHBOR_SIGNALED_SESSION_DOWN: _Diagnostic.ValueType  # 4
+    """3: neighbor signaled session down."""
+    DIAGNOSTIC_FORWARDING_PLANE_RESET: _Diagnostic.ValueType  # 5
+    """4: forwarding plane reset."""
+    DIAGNOSTIC_PATH_DOWN: _Diagnostic.ValueType  # 6
+    """5: path down."""
+    DIAGNOSTIC_CONCATENATED_PATH_DOWN: _Diagnostic.ValueType  # 7
+    """6: concatenated path down."""
+    DIAGNOSTIC_ADMINISTRATIVELY_DOWN: _Diagnostic.ValueType  # 8
+    """7: administratively down."""
+    DIAGNOSTIC_REVERSE_CONCATENATED_PATH_DOWN: _Diagnostic.ValueType  # 9
+    """8: reverse concatenated path down."""
+
+class Diagnostic(_Diagnostic, metaclass=_DiagnosticEnumTypeWrapper):
+    """RFC 5880 section 4.1, field Diag; the enum's value is the wire's value plus one."""
+
+DIAGNOSTIC_UNSPECIFIED: Diagnostic.ValueType  # 0
+"""Never sent."""
+DIAGNOSTIC_NONE: Diagnostic.ValueType  # 1
+"""0: no diagnostic."""
+DIAGNOSTIC_CONTROL_DETECTION_TIME_EXPIRED: Diagnostic.ValueType  # 2
+"""1: control detection time expired."""
+DIAGNOSTIC_ECHO_FUNCTION_FAILED: Diagnostic.ValueType  # 3
+"""2: echo function failed."""
+DIAGNOSTIC_NEIGHBOR_SIGNALED_SESSION_DOWN: Diagnostic.ValueType  # 4
+"""3: neighbor signaled session down."""
+DIAGNOSTIC_FORWARDING_PLANE_RESET: Diagnostic.ValueType  # 5
+"""4: forwarding plane reset."""
+DIAGNOSTIC_PATH_DOWN: Diagnostic.ValueType  # 6
+"""5: path down."""
+DIAGNOSTIC_CONCATENATED_PATH_DOWN: Diagnostic.ValueType  # 7
+"""6: concatenated path down."""
+DIAGNOSTIC_ADMINISTRATIVELY_DOWN: Diagnostic.ValueType  # 8
+"""7: administratively down."""
+DIAGNOSTIC_REVERSE_CONCATENATED_PATH_DOWN: Diagnostic.ValueType  # 9
+"""8: reverse concatenated path down."""
+Global___Diagnostic: _TypeAlias = Diagnostic  # noqa: Y015
+
 @_typing.final
 class Timers(_message.Message):
     """The intervals one end asks for; RFC 5880 section 6.8.7 tells what the two ends agree on."""
@@ -78,3 +156,394 @@ class Timers(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Timers: _TypeAlias = Timers  # noqa: Y015
+
+@_typing.final
+class SessionConfig(_message.Message):
+    """A session as it is asked for; named by its two addresses."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PEER_FIELD_NUMBER: _builtins.int
+    LOCAL_FIELD_NUMBER: _builtins.int
+    INTERFACE_FIELD_NUMBER: _builtins.int
+    TIMERS_FIELD_NUMBER: _builtins.int
+    MIN_TTL_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    peer: _builtins.str
+    """Canonical address of the peer."""
+    local: _builtins.str
+    """Canonical address of this side."""
+    interface: _builtins.str
+    """Packets are taken from this interface only; empty: from any."""
+    min_ttl: _builtins.int
+    """Packets with a smaller TTL or hop limit are discarded (RFC 5881 section 5): 1..255, 255 when unset."""
+    role: Global___SessionRole.ValueType
+    """Who begins; unspecified: active."""
+    @_builtins.property
+    def timers(self) -> Global___Timers:
+        """This side's timers."""
+
+    def __init__(
+        self,
+        *,
+        peer: _builtins.str = ...,
+        local: _builtins.str = ...,
+        interface: _builtins.str = ...,
+        timers: Global___Timers | None = ...,
+        min_ttl: _builtins.int = ...,
+        role: Global___SessionRole.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timers", b"timers"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["interface", b"interface", "local", b"local", "min_ttl", b"min_ttl", "peer", b"peer", "role", b"role", "timers", b"timers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionConfig: _TypeAlias = SessionConfig  # noqa: Y015
+
+@_typing.final
+class Session(_message.Message):
+    """A session as it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REMOTE_STATE_FIELD_NUMBER: _builtins.int
+    DIAGNOSTIC_FIELD_NUMBER: _builtins.int
+    REMOTE_DIAGNOSTIC_FIELD_NUMBER: _builtins.int
+    LOCAL_DISCRIMINATOR_FIELD_NUMBER: _builtins.int
+    REMOTE_DISCRIMINATOR_FIELD_NUMBER: _builtins.int
+    TX_INTERVAL_US_FIELD_NUMBER: _builtins.int
+    DETECTION_TIME_US_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    DOWNS_FIELD_NUMBER: _builtins.int
+    TX_PACKETS_FIELD_NUMBER: _builtins.int
+    RX_PACKETS_FIELD_NUMBER: _builtins.int
+    RX_DISCARDED_FIELD_NUMBER: _builtins.int
+    ADMIN_DOWN_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    """1, 2, 3, … in the order in which sessions were made; never used again."""
+    state: Global___SessionState.ValueType
+    """bfd.SessionState"""
+    remote_state: Global___SessionState.ValueType
+    """bfd.RemoteSessionState"""
+    diagnostic: Global___Diagnostic.ValueType
+    """bfd.LocalDiag"""
+    remote_diagnostic: Global___Diagnostic.ValueType
+    """The peer's last diagnostic."""
+    local_discriminator: _builtins.int
+    """bfd.LocalDiscr"""
+    remote_discriminator: _builtins.int
+    """bfd.RemoteDiscr"""
+    tx_interval_us: _builtins.int
+    """Time between two packets sent now, before jitter, microseconds."""
+    detection_time_us: _builtins.int
+    """Silence after which the session goes down, microseconds; 0 before the first packet."""
+    since: _builtins.str
+    """RFC 3339 time of the last change of state."""
+    downs: _builtins.int
+    """Times that it left Up."""
+    tx_packets: _builtins.int
+    """Packets sent."""
+    rx_packets: _builtins.int
+    """Packets taken."""
+    rx_discarded: _builtins.int
+    """Packets that named this session and were discarded."""
+    admin_down: _builtins.bool
+    """True while SetAdminDown holds it."""
+    @_builtins.property
+    def config(self) -> Global___SessionConfig:
+        """What was asked for."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        config: Global___SessionConfig | None = ...,
+        state: Global___SessionState.ValueType = ...,
+        remote_state: Global___SessionState.ValueType = ...,
+        diagnostic: Global___Diagnostic.ValueType = ...,
+        remote_diagnostic: Global___Diagnostic.ValueType = ...,
+        local_discriminator: _builtins.int = ...,
+        remote_discriminator: _builtins.int = ...,
+        tx_interval_us: _builtins.int = ...,
+        detection_time_us: _builtins.int = ...,
+        since: _builtins.str = ...,
+        downs: _builtins.int = ...,
+        tx_packets: _builtins.int = ...,
+        rx_packets: _builtins.int = ...,
+        rx_discarded: _builtins.int = ...,
+        admin_down: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admin_down", b"admin_down", "config", b"config", "detection_time_us", b"detection_time_us", "diagnostic", b"diagnostic", "downs", b"downs", "id", b"id", "local_discriminator", b"local_discriminator", "remote_diagnostic", b"remote_diagnostic", "remote_discriminator", b"remote_discriminator", "remote_state", b"remote_state", "rx_discarded", b"rx_discarded", "rx_packets", b"rx_packets", "since", b"since", "state", b"state", "tx_interval_us", b"tx_interval_us", "tx_packets", b"tx_packets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Session: _TypeAlias = Session  # noqa: Y015
+
+@_typing.final
+class Scheduling(_message.Message):
+    """How the packet loop runs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    policy: _builtins.str
+    """"SCHED_FIFO" or "SCHED_OTHER"."""
+    problem: _builtins.str
+    """Why it is not SCHED_FIFO; empty when it is, or when nobody asked for it."""
+    def __init__(
+        self,
+        *,
+        policy: _builtins.str = ...,
+        problem: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "problem", b"problem"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Scheduling: _TypeAlias = Scheduling  # noqa: Y015
+
+@_typing.final
+class SetSessionsRequest(_message.Message):
+    """See BfdService.SetSessions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OWNER_FIELD_NUMBER: _builtins.int
+    SESSIONS_FIELD_NUMBER: _builtins.int
+    owner: _builtins.str
+    """Whose sessions these are, e.g. "node-agent"; sessions of other owners stay as they are."""
+    @_builtins.property
+    def sessions(self) -> _containers.RepeatedCompositeFieldContainer[Global___SessionConfig]:
+        """All of them."""
+
+    def __init__(
+        self,
+        *,
+        owner: _builtins.str = ...,
+        sessions: _abc.Iterable[Global___SessionConfig] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["owner", b"owner", "sessions", b"sessions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetSessionsRequest: _TypeAlias = SetSessionsRequest  # noqa: Y015
+
+@_typing.final
+class SetSessionsResponse(_message.Message):
+    """See BfdService.SetSessions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def sessions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Session]:
+        """The owner's sessions, sorted by id."""
+
+    def __init__(
+        self,
+        *,
+        sessions: _abc.Iterable[Global___Session] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sessions", b"sessions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetSessionsResponse: _TypeAlias = SetSessionsResponse  # noqa: Y015
+
+@_typing.final
+class ListSessionsRequest(_message.Message):
+    """See BfdService.ListSessions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSessionsRequest: _TypeAlias = ListSessionsRequest  # noqa: Y015
+
+@_typing.final
+class ListSessionsResponse(_message.Message):
+    """See BfdService.ListSessions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSIONS_FIELD_NUMBER: _builtins.int
+    SCHEDULING_FIELD_NUMBER: _builtins.int
+    RX_UNKNOWN_FIELD_NUMBER: _builtins.int
+    rx_unknown: _builtins.int
+    """Packets discarded that belong to no session."""
+    @_builtins.property
+    def sessions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Session]:
+        """Sorted by id."""
+
+    @_builtins.property
+    def scheduling(self) -> Global___Scheduling:
+        """How the packet loop runs."""
+
+    def __init__(
+        self,
+        *,
+        sessions: _abc.Iterable[Global___Session] | None = ...,
+        scheduling: Global___Scheduling | None = ...,
+        rx_unknown: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scheduling", b"scheduling"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rx_unknown", b"rx_unknown", "scheduling", b"scheduling", "sessions", b"sessions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSessionsResponse: _TypeAlias = ListSessionsResponse  # noqa: Y015
+
+@_typing.final
+class WatchSessionsRequest(_message.Message):
+    """See BfdService.WatchSessions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchSessionsRequest: _TypeAlias = WatchSessionsRequest  # noqa: Y015
+
+@_typing.final
+class WatchSessionsResponse(_message.Message):
+    """See BfdService.WatchSessions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    SYNCED_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """1, 2, 3, …"""
+    ended: _builtins.int
+    """Id of a session that ended."""
+    @_builtins.property
+    def session(self) -> Global___Session:
+        """The session as it is now: made, or changed its state."""
+
+    @_builtins.property
+    def synced(self) -> Global___WatchSynced:
+        """Every session that was there at the start has been sent."""
+
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        session: Global___Session | None = ...,
+        ended: _builtins.int = ...,
+        synced: Global___WatchSynced | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "event", b"event", "session", b"session", "synced", b"synced"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "event", b"event", "sequence", b"sequence", "session", b"session", "synced", b"synced"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["session", "ended", "synced"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___WatchSessionsResponse: _TypeAlias = WatchSessionsResponse  # noqa: Y015
+
+@_typing.final
+class WatchSynced(_message.Message):
+    """See WatchSessionsResponse.synced."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchSynced: _TypeAlias = WatchSynced  # noqa: Y015
+
+@_typing.final
+class SetAdminDownRequest(_message.Message):
+    """See BfdService.SetAdminDown."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PEERS_FIELD_NUMBER: _builtins.int
+    DOWN_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DIAGNOSTIC_FIELD_NUMBER: _builtins.int
+    down: _builtins.bool
+    """True: down. False: up again."""
+    reason: _builtins.str
+    """For logs and lists: who and why, e.g. "draining", "uplink net1 is dead"."""
+    diagnostic: Global___Diagnostic.ValueType
+    """The diagnostic to send; unspecified: administratively down (7)."""
+    @_builtins.property
+    def peers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Addresses of peers; empty: every session, and those to come."""
+
+    def __init__(
+        self,
+        *,
+        peers: _abc.Iterable[_builtins.str] | None = ...,
+        down: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+        diagnostic: Global___Diagnostic.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["diagnostic", b"diagnostic", "down", b"down", "peers", b"peers", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetAdminDownRequest: _TypeAlias = SetAdminDownRequest  # noqa: Y015
+
+@_typing.final
+class SetAdminDownResponse(_message.Message):
+    """See BfdService.SetAdminDown."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def sessions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Session]:
+        """The sessions concerned, sorted by id."""
+
+    def __init__(
+        self,
+        *,
+        sessions: _abc.Iterable[Global___Session] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sessions", b"sessions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetAdminDownResponse: _TypeAlias = SetAdminDownResponse  # noqa: Y015

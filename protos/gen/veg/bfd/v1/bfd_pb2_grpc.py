@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from veg.bfd.v1 import bfd_pb2 as veg_dot_bfd_dot_v1_dot_bfd__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -22,3 +23,213 @@ if _version_not_supported:
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
+
+
+class BfdServiceStub:
+    """The BFD speaker of a gateway pod, on a unix socket in the pod.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.SetSessions = channel.unary_unary(
+                '/veg.bfd.v1.BfdService/SetSessions',
+                request_serializer=veg_dot_bfd_dot_v1_dot_bfd__pb2.SetSessionsRequest.SerializeToString,
+                response_deserializer=veg_dot_bfd_dot_v1_dot_bfd__pb2.SetSessionsResponse.FromString,
+                _registered_method=True)
+        self.ListSessions = channel.unary_unary(
+                '/veg.bfd.v1.BfdService/ListSessions',
+                request_serializer=veg_dot_bfd_dot_v1_dot_bfd__pb2.ListSessionsRequest.SerializeToString,
+                response_deserializer=veg_dot_bfd_dot_v1_dot_bfd__pb2.ListSessionsResponse.FromString,
+                _registered_method=True)
+        self.WatchSessions = channel.unary_stream(
+                '/veg.bfd.v1.BfdService/WatchSessions',
+                request_serializer=veg_dot_bfd_dot_v1_dot_bfd__pb2.WatchSessionsRequest.SerializeToString,
+                response_deserializer=veg_dot_bfd_dot_v1_dot_bfd__pb2.WatchSessionsResponse.FromString,
+                _registered_method=True)
+        self.SetAdminDown = channel.unary_unary(
+                '/veg.bfd.v1.BfdService/SetAdminDown',
+                request_serializer=veg_dot_bfd_dot_v1_dot_bfd__pb2.SetAdminDownRequest.SerializeToString,
+                response_deserializer=veg_dot_bfd_dot_v1_dot_bfd__pb2.SetAdminDownResponse.FromString,
+                _registered_method=True)
+
+
+class BfdServiceServicer:
+    """The BFD speaker of a gateway pod, on a unix socket in the pod.
+    """
+
+    def SetSessions(self, request, context):
+        """Makes the sessions of the request the only ones of this owner: new ones are made, others of the owner end, and
+        one that is there already is retuned without going down. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSessions(self, request, context):
+        """Every session, sorted by id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchSessions(self, request, context):
+        """Streams every session, then each change of state, numbered without gaps.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetAdminDown(self, request, context):
+        """Takes sessions administratively down, or lets them come up again. Holds for sessions set later too while it
+        names no peer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_BfdServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'SetSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetSessions,
+                    request_deserializer=veg_dot_bfd_dot_v1_dot_bfd__pb2.SetSessionsRequest.FromString,
+                    response_serializer=veg_dot_bfd_dot_v1_dot_bfd__pb2.SetSessionsResponse.SerializeToString,
+            ),
+            'ListSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSessions,
+                    request_deserializer=veg_dot_bfd_dot_v1_dot_bfd__pb2.ListSessionsRequest.FromString,
+                    response_serializer=veg_dot_bfd_dot_v1_dot_bfd__pb2.ListSessionsResponse.SerializeToString,
+            ),
+            'WatchSessions': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchSessions,
+                    request_deserializer=veg_dot_bfd_dot_v1_dot_bfd__pb2.WatchSessionsRequest.FromString,
+                    response_serializer=veg_dot_bfd_dot_v1_dot_bfd__pb2.WatchSessionsResponse.SerializeToString,
+            ),
+            'SetAdminDown': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetAdminDown,
+                    request_deserializer=veg_dot_bfd_dot_v1_dot_bfd__pb2.SetAdminDownRequest.FromString,
+                    response_serializer=veg_dot_bfd_dot_v1_dot_bfd__pb2.SetAdminDownResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'veg.bfd.v1.BfdService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('veg.bfd.v1.BfdService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class BfdService:
+    """The BFD speaker of a gateway pod, on a unix socket in the pod.
+    """
+
+    @staticmethod
+    def SetSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/veg.bfd.v1.BfdService/SetSessions',
+            veg_dot_bfd_dot_v1_dot_bfd__pb2.SetSessionsRequest.SerializeToString,
+            veg_dot_bfd_dot_v1_dot_bfd__pb2.SetSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/veg.bfd.v1.BfdService/ListSessions',
+            veg_dot_bfd_dot_v1_dot_bfd__pb2.ListSessionsRequest.SerializeToString,
+            veg_dot_bfd_dot_v1_dot_bfd__pb2.ListSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/veg.bfd.v1.BfdService/WatchSessions',
+            veg_dot_bfd_dot_v1_dot_bfd__pb2.WatchSessionsRequest.SerializeToString,
+            veg_dot_bfd_dot_v1_dot_bfd__pb2.WatchSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetAdminDown(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/veg.bfd.v1.BfdService/SetAdminDown',
+            veg_dot_bfd_dot_v1_dot_bfd__pb2.SetAdminDownRequest.SerializeToString,
+            veg_dot_bfd_dot_v1_dot_bfd__pb2.SetAdminDownResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

@@ -5,9 +5,16 @@ What a BFD session is, for those who configure or report one. See README.md besi
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from veg.bfd.v1 import bfd_pb2 as _bfd_pb2
 import abc as _abc_1
 import grpc as _grpc
+import sys
 import typing as _typing
+
+if sys.version_info >= (3, 11):
+    from typing import Self as _Self
+else:
+    from typing_extensions import Self as _Self
 
 _T = _typing.TypeVar("_T")
 
@@ -18,3 +25,82 @@ class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ig
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
+
+class BfdServiceStub:
+    """The BFD speaker of a gateway pod, on a unix socket in the pod."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> BfdServiceAsyncStub: ...
+    SetSessions: _grpc.UnaryUnaryMultiCallable[_bfd_pb2.SetSessionsRequest, _bfd_pb2.SetSessionsResponse]
+    """Makes the sessions of the request the only ones of this owner: new ones are made, others of the owner end, and
+    one that is there already is retuned without going down. Idempotent.
+    """
+    ListSessions: _grpc.UnaryUnaryMultiCallable[_bfd_pb2.ListSessionsRequest, _bfd_pb2.ListSessionsResponse]
+    """Every session, sorted by id."""
+    WatchSessions: _grpc.UnaryStreamMultiCallable[_bfd_pb2.WatchSessionsRequest, _bfd_pb2.WatchSessionsResponse]
+    """Streams every session, then each change of state, numbered without gaps."""
+    SetAdminDown: _grpc.UnaryUnaryMultiCallable[_bfd_pb2.SetAdminDownRequest, _bfd_pb2.SetAdminDownResponse]
+    """Takes sessions administratively down, or lets them come up again. Holds for sessions set later too while it
+    names no peer.
+    """
+
+@_typing.type_check_only
+class BfdServiceAsyncStub(BfdServiceStub):
+    """The BFD speaker of a gateway pod, on a unix socket in the pod."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    SetSessions: _aio.UnaryUnaryMultiCallable[_bfd_pb2.SetSessionsRequest, _bfd_pb2.SetSessionsResponse]  # type: ignore[assignment]
+    """Makes the sessions of the request the only ones of this owner: new ones are made, others of the owner end, and
+    one that is there already is retuned without going down. Idempotent.
+    """
+    ListSessions: _aio.UnaryUnaryMultiCallable[_bfd_pb2.ListSessionsRequest, _bfd_pb2.ListSessionsResponse]  # type: ignore[assignment]
+    """Every session, sorted by id."""
+    WatchSessions: _aio.UnaryStreamMultiCallable[_bfd_pb2.WatchSessionsRequest, _bfd_pb2.WatchSessionsResponse]  # type: ignore[assignment]
+    """Streams every session, then each change of state, numbered without gaps."""
+    SetAdminDown: _aio.UnaryUnaryMultiCallable[_bfd_pb2.SetAdminDownRequest, _bfd_pb2.SetAdminDownResponse]  # type: ignore[assignment]
+    """Takes sessions administratively down, or lets them come up again. Holds for sessions set later too while it
+    names no peer.
+    """
+
+class BfdServiceServicer(metaclass=_abc_1.ABCMeta):
+    """The BFD speaker of a gateway pod, on a unix socket in the pod."""
+
+    @_abc_1.abstractmethod
+    def SetSessions(
+        self,
+        request: _bfd_pb2.SetSessionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_bfd_pb2.SetSessionsResponse, _abc.Awaitable[_bfd_pb2.SetSessionsResponse]]:
+        """Makes the sessions of the request the only ones of this owner: new ones are made, others of the owner end, and
+        one that is there already is retuned without going down. Idempotent.
+        """
+
+    @_abc_1.abstractmethod
+    def ListSessions(
+        self,
+        request: _bfd_pb2.ListSessionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_bfd_pb2.ListSessionsResponse, _abc.Awaitable[_bfd_pb2.ListSessionsResponse]]:
+        """Every session, sorted by id."""
+
+    @_abc_1.abstractmethod
+    def WatchSessions(
+        self,
+        request: _bfd_pb2.WatchSessionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_bfd_pb2.WatchSessionsResponse], _abc.AsyncIterator[_bfd_pb2.WatchSessionsResponse]]:
+        """Streams every session, then each change of state, numbered without gaps."""
+
+    @_abc_1.abstractmethod
+    def SetAdminDown(
+        self,
+        request: _bfd_pb2.SetAdminDownRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_bfd_pb2.SetAdminDownResponse, _abc.Awaitable[_bfd_pb2.SetAdminDownResponse]]:
+        """Takes sessions administratively down, or lets them come up again. Holds for sessions set later too while it
+        names no peer.
+        """
+
+def add_BfdServiceServicer_to_server(servicer: BfdServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

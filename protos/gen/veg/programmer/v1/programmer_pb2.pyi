@@ -81,6 +81,30 @@ OUTCOME_STATE_REFUSED: OutcomeState.ValueType  # 3
 """It can not be done as it is; message tells why. What was there before stays."""
 Global___OutcomeState: _TypeAlias = OutcomeState  # noqa: Y015
 
+class _BfdVariant:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BfdVariantEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BfdVariant.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BFD_VARIANT_UNSPECIFIED: _BfdVariant.ValueType  # 0
+    """Not known yet."""
+    BFD_VARIANT_K: _BfdVariant.ValueType  # 1
+    """A port of the VPC's own router with options:bfd-only (Kube-OVN's OVN)."""
+    BFD_VARIANT_S3: _BfdVariant.ValueType  # 2
+    """A second router joined by a transit switch (stock OVN)."""
+
+class BfdVariant(_BfdVariant, metaclass=_BfdVariantEnumTypeWrapper):
+    """How the BFD port of a VPC is built; see README.md."""
+
+BFD_VARIANT_UNSPECIFIED: BfdVariant.ValueType  # 0
+"""Not known yet."""
+BFD_VARIANT_K: BfdVariant.ValueType  # 1
+"""A port of the VPC's own router with options:bfd-only (Kube-OVN's OVN)."""
+BFD_VARIANT_S3: BfdVariant.ValueType  # 2
+"""A second router joined by a transit switch (stock OVN)."""
+Global___BfdVariant: _TypeAlias = BfdVariant  # noqa: Y015
+
 @_typing.final
 class IntentKey(_message.Message):
     """Names an intent."""
@@ -774,6 +798,60 @@ class WatchResponse(_message.Message):
 Global___WatchResponse: _TypeAlias = WatchResponse  # noqa: Y015
 
 @_typing.final
+class ResetSessionsRequest(_message.Message):
+    """See ProgrammerService.ResetSessions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GATEWAY_FIELD_NUMBER: _builtins.int
+    PEERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def gateway(self) -> _types_pb2.ObjectKey:
+        """Whose."""
+
+    @_builtins.property
+    def peers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Canonical addresses of the replicas; empty: all of them."""
+
+    def __init__(
+        self,
+        *,
+        gateway: _types_pb2.ObjectKey | None = ...,
+        peers: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["gateway", b"gateway"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gateway", b"gateway", "peers", b"peers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResetSessionsRequest: _TypeAlias = ResetSessionsRequest  # noqa: Y015
+
+@_typing.final
+class ResetSessionsResponse(_message.Message):
+    """See ProgrammerService.ResetSessions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PEERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def peers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The replicas whose rows were made anew."""
+
+    def __init__(
+        self,
+        *,
+        peers: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["peers", b"peers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResetSessionsResponse: _TypeAlias = ResetSessionsResponse  # noqa: Y015
+
+@_typing.final
 class Hello(_message.Message):
     """Who answers."""
 
@@ -781,19 +859,23 @@ class Hello(_message.Message):
 
     INSTANCE_FIELD_NUMBER: _builtins.int
     NB_SCHEMA_FIELD_NUMBER: _builtins.int
+    BFD_VARIANT_FIELD_NUMBER: _builtins.int
     instance: _builtins.str
     """New on every start: a listener that sees another one sends its whole picture again."""
     nb_schema: _builtins.str
     """Version of the Northbound schema, e.g. "7.11.0"; empty while not connected."""
+    bfd_variant: Global___BfdVariant.ValueType
+    """How BFD ports are built here."""
     def __init__(
         self,
         *,
         instance: _builtins.str = ...,
         nb_schema: _builtins.str = ...,
+        bfd_variant: Global___BfdVariant.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "nb_schema", b"nb_schema"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bfd_variant", b"bfd_variant", "instance", b"instance", "nb_schema", b"nb_schema"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -808,10 +890,13 @@ class BfdState(_message.Message):
     GATEWAY_FIELD_NUMBER: _builtins.int
     PEER_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    SERVING_FIELD_NUMBER: _builtins.int
     peer: _builtins.str
     """The replica's address."""
     state: _bfd_pb2.SessionState.ValueType
     """OVN's state."""
+    serving: _builtins.bool
+    """True while OVN sends traffic to the replica because of it."""
     @_builtins.property
     def gateway(self) -> _types_pb2.ObjectKey:
         """The gateway that owns the row."""
@@ -822,10 +907,11 @@ class BfdState(_message.Message):
         gateway: _types_pb2.ObjectKey | None = ...,
         peer: _builtins.str = ...,
         state: _bfd_pb2.SessionState.ValueType = ...,
+        serving: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["gateway", b"gateway"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gateway", b"gateway", "peer", b"peer", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gateway", b"gateway", "peer", b"peer", "serving", b"serving", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

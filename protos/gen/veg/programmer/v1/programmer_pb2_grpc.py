@@ -60,6 +60,11 @@ class ProgrammerServiceStub:
                 request_serializer=veg_dot_programmer_dot_v1_dot_programmer__pb2.ListRequest.SerializeToString,
                 response_deserializer=veg_dot_programmer_dot_v1_dot_programmer__pb2.ListResponse.FromString,
                 _registered_method=True)
+        self.ResetSessions = channel.unary_unary(
+                '/veg.programmer.v1.ProgrammerService/ResetSessions',
+                request_serializer=veg_dot_programmer_dot_v1_dot_programmer__pb2.ResetSessionsRequest.SerializeToString,
+                response_deserializer=veg_dot_programmer_dot_v1_dot_programmer__pb2.ResetSessionsResponse.FromString,
+                _registered_method=True)
         self.Watch = channel.unary_stream(
                 '/veg.programmer.v1.ProgrammerService/Watch',
                 request_serializer=veg_dot_programmer_dot_v1_dot_programmer__pb2.WatchRequest.SerializeToString,
@@ -108,6 +113,14 @@ class ProgrammerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ResetSessions(self, request, context):
+        """Makes the BFD rows of some replicas anew, when OVN's view of a session and the replica's own do not agree for too
+        long (a stale Up, a discriminator that OVN does not give up). Routes keep their other members meanwhile.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Watch(self, request, context):
         """Streams a Hello, then the current outcomes, then every change, numbered without gaps.
         """
@@ -142,6 +155,11 @@ def add_ProgrammerServiceServicer_to_server(servicer, server):
                     servicer.List,
                     request_deserializer=veg_dot_programmer_dot_v1_dot_programmer__pb2.ListRequest.FromString,
                     response_serializer=veg_dot_programmer_dot_v1_dot_programmer__pb2.ListResponse.SerializeToString,
+            ),
+            'ResetSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetSessions,
+                    request_deserializer=veg_dot_programmer_dot_v1_dot_programmer__pb2.ResetSessionsRequest.FromString,
+                    response_serializer=veg_dot_programmer_dot_v1_dot_programmer__pb2.ResetSessionsResponse.SerializeToString,
             ),
             'Watch': grpc.unary_stream_rpc_method_handler(
                     servicer.Watch,
@@ -285,6 +303,33 @@ class ProgrammerService:
             '/veg.programmer.v1.ProgrammerService/List',
             veg_dot_programmer_dot_v1_dot_programmer__pb2.ListRequest.SerializeToString,
             veg_dot_programmer_dot_v1_dot_programmer__pb2.ListResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/veg.programmer.v1.ProgrammerService/ResetSessions',
+            veg_dot_programmer_dot_v1_dot_programmer__pb2.ResetSessionsRequest.SerializeToString,
+            veg_dot_programmer_dot_v1_dot_programmer__pb2.ResetSessionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,6 +47,10 @@ class ProgrammerServiceStub:
     """Answers with the operations that Apply would do now, and does nothing."""
     List: _grpc.UnaryUnaryMultiCallable[_programmer_pb2.ListRequest, _programmer_pb2.ListResponse]
     """Lists the intents held and their last outcomes."""
+    ResetSessions: _grpc.UnaryUnaryMultiCallable[_programmer_pb2.ResetSessionsRequest, _programmer_pb2.ResetSessionsResponse]
+    """Makes the BFD rows of some replicas anew, when OVN's view of a session and the replica's own do not agree for too
+    long (a stale Up, a discriminator that OVN does not give up). Routes keep their other members meanwhile.
+    """
     Watch: _grpc.UnaryStreamMultiCallable[_programmer_pb2.WatchRequest, _programmer_pb2.WatchResponse]
     """Streams a Hello, then the current outcomes, then every change, numbered without gaps."""
 
@@ -69,6 +73,10 @@ class ProgrammerServiceAsyncStub(ProgrammerServiceStub):
     """Answers with the operations that Apply would do now, and does nothing."""
     List: _aio.UnaryUnaryMultiCallable[_programmer_pb2.ListRequest, _programmer_pb2.ListResponse]  # type: ignore[assignment]
     """Lists the intents held and their last outcomes."""
+    ResetSessions: _aio.UnaryUnaryMultiCallable[_programmer_pb2.ResetSessionsRequest, _programmer_pb2.ResetSessionsResponse]  # type: ignore[assignment]
+    """Makes the BFD rows of some replicas anew, when OVN's view of a session and the replica's own do not agree for too
+    long (a stale Up, a discriminator that OVN does not give up). Routes keep their other members meanwhile.
+    """
     Watch: _aio.UnaryStreamMultiCallable[_programmer_pb2.WatchRequest, _programmer_pb2.WatchResponse]  # type: ignore[assignment]
     """Streams a Hello, then the current outcomes, then every change, numbered without gaps."""
 
@@ -118,6 +126,16 @@ class ProgrammerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_programmer_pb2.ListResponse, _abc.Awaitable[_programmer_pb2.ListResponse]]:
         """Lists the intents held and their last outcomes."""
+
+    @_abc_1.abstractmethod
+    def ResetSessions(
+        self,
+        request: _programmer_pb2.ResetSessionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_programmer_pb2.ResetSessionsResponse, _abc.Awaitable[_programmer_pb2.ResetSessionsResponse]]:
+        """Makes the BFD rows of some replicas anew, when OVN's view of a session and the replica's own do not agree for too
+        long (a stale Up, a discriminator that OVN does not give up). Routes keep their other members meanwhile.
+        """
 
     @_abc_1.abstractmethod
     def Watch(
