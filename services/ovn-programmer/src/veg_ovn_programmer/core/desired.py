@@ -5,6 +5,7 @@ Facts of OVN that shape them (ovn-nb(5), ovn-northd(8), tried on 25.03):
 * A policy is asked only for packets that a route took, so a router with policies needs a default route.
 * A connected route outranks a src-ip route of the same length, but a longer src-ip prefix outranks it: such a source
   would drag the VPC's own traffic to the gateway, and takes a policy instead.
+* Of two policies of one priority that match one packet OVN takes either, so the longer source has the higher one.
 * A src-ip route for 0.0.0.0/0 shares its priority with the table's drop and does not work: it takes a policy too.
 """
 
@@ -32,6 +33,9 @@ from veg_ovn_programmer.errors import WaitingError
 ALLOW_PRIORITY = 31000
 REROUTE_PRIORITY = 29100
 DROP_PRIORITY = 29090
+# Sources that contain a prefix of the VPC lie below both, and above Kube-OVN's own policies at 29000.
+_WIDE_REROUTE_PRIORITY = 29040
+_WIDE_DROP_PRIORITY = 29001
 
 # What an ECMP member is chosen by; without it OVN hashes UDP of one pair of hosts to one member.
 SELECTION_FIELDS = frozenset({"ip_src", "ip_dst", "ip_proto", "tp_src", "tp_dst"})
@@ -78,6 +82,24 @@ def takes_policy(source: str, local_cidrs: Iterable[str]) -> bool:
     return length == 0 or any(length > _length(local) for local in local_cidrs)
 
 
+def priorities(source: str, local_cidrs: Iterable[str]) -> tuple[int, int]:
+    """Priorities of a source's reroute and drop policies, in that order.
+
+    A whole prefix of the VPC has 29100 and 29090, and so has what lies outside. What lies inside a prefix of the VPC
+    goes before it, the longer the earlier, and what contains one goes after it: so the longest source decides whose
+    gateway takes a packet, and a gateway that nobody serves is closed even where a wider source is served.
+    """
+    network = ipaddress.ip_network(source)
+    lengths = [_length(local) for local in local_cidrs if _covers(local, network)]
+    if lengths and network.prefixlen > max(lengths):
+        reroute = REROUTE_PRIORITY + 2 * (network.prefixlen - max(lengths))
+        return reroute, reroute - 1
+    if not lengths and any(_covers(source, ipaddress.ip_network(local)) for local in local_cidrs):
+        step = network.prefixlen * 38 // network.max_prefixlen
+        return _WIDE_REROUTE_PRIORITY + step, _WIDE_DROP_PRIORITY + step
+    return REROUTE_PRIORITY, DROP_PRIORITY
+
+
 def needs_default_route(intent: Intent) -> bool:
     """Whether the intent puts policies that send traffic out on a router that may have no default route."""
     if isinstance(intent, Vpc):
@@ -118,15 +140,16 @@ def _source(gateway: Gateway, family: GatewayFamily, source: str, view: View) ->
         return [_ecmp_route(gateway, family, source, nexthop, view) for nexthop in family.nexthops]
     version = family.family
     match = f"ip{version}.src == {_operand(source)}"
+    reroute, drop = priorities(source, family.local_cidrs)
     policies = []
     if family.local_cidrs and not gateway.default_vpc:
         local = f"{match} && ip{version}.dst == {_operands(family.local_cidrs)}"
         policies.append(_policy(ALLOW_PRIORITY, local, "allow"))
     if family.nexthops:
-        policies.append(_policy(REROUTE_PRIORITY, match, "reroute", family.nexthops))
+        policies.append(_policy(reroute, match, "reroute", family.nexthops))
     else:
         # Fail closed: nobody can serve, and nothing else may let the traffic out.
-        policies.append(_policy(DROP_PRIORITY, match, "drop"))
+        policies.append(_policy(drop, match, "drop"))
     return [_row(rows.POLICY, gateway.key, gateway.vpc, policy, version) for policy in policies]
 
 
@@ -238,6 +261,11 @@ def _row(
     table: str, owner: Key, holder: str | None, columns: Mapping[str, Value], family: int | None = None
 ) -> Row:
     return Row(table, owner, {**columns, rows.MARKS: rows.marks(owner, holder, family)}, holder)
+
+
+def _covers(prefix: str, network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:
+    outer = ipaddress.ip_network(prefix)
+    return outer.version == network.version and outer.supernet_of(network)  # type: ignore[arg-type]
 
 
 def _length(prefix: str) -> int:
