@@ -220,6 +220,20 @@ def test_drift_of_routes_and_rules_heals_within_a_second(lab: Lab) -> None:
     assert lab.seen("10.16.0.9", OUTSIDE_V4) == "172.17.0.11"
 
 
+@pytest.mark.parametrize("backend", ["legacy", "nft"])
+def test_prefixes_that_the_tools_spell_in_another_way(lab: Lab, backend: str) -> None:
+    """IPv6 prefixes that the kernel's tools end with an IPv4 address are in sync and need no repair."""
+    prefixes = ("::ffff:a00:0/112", "::102:300/120", "::a10:700/124")
+    lab.configure(v6(*((prefix, True) for prefix in prefixes), vpc=prefixes))
+    lab.start("--nat-backend", backend)
+    assert "::ffff:10.0.0.0/112 via fd00:10:16::1" in lab.pod("ip", "-6", "route")
+    flags = ("--config", str(lab.config_file), "--run-dir", str(lab.run_dir), "--nat-backend", backend)
+    assert lab.cli("plan", *flags).stdout == ""
+    lab.pod("ip", "-6", "route", "add", "2001:db8::/64", "dev", "net1")  # rings the doorbell
+    eventually(lambda: lab.healthy_since() > time.time() - 1, 3, lab.log)
+    assert "repairs:     0" in lab.cli("state", "--run-dir", str(lab.run_dir)).stdout
+
+
 def test_lost_notifications_are_no_loss(lab: Lab) -> None:
     """More changes than the netlink socket can hold while the agent could not listen: it reads all again."""
     lab.configure(v4())

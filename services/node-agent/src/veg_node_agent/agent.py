@@ -138,7 +138,8 @@ class Agent:
         """Wait for the next reason to look; the clock is one, because NAT and sysctls send no notification."""
         restless = bool(self._status.apply_error) and self._config is not None
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), _SLOWEST if restless else self._settings.read_interval)
+            async with asyncio.timeout(_SLOWEST if restless else self._settings.read_interval):
+                await self._wake.wait()
         if not self._wake.is_set():
             self._file_changed = True  # a file that is swapped where no event tells is found by reading it
         elif not (self._file_changed or stop.is_set()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import shutil
 import subprocess
@@ -45,7 +46,11 @@ class NftNat:
 
     def _parse(self, line: str) -> NatRule | None:
         match = _OURS.fullmatch(line.strip())
-        return NatRule(self._family, match[1] or self._family.everything, bool(match[2])) if match else None
+        if match is None:
+            return None
+        # The tools write ::ffff:10.0.0.0 where the configuration has ::ffff:a00:0.
+        cidr = str(ipaddress.ip_network(match[1], strict=False)) if match[1] else self._family.everything
+        return NatRule(self._family, cidr, bool(match[2]))
 
     def _run(self, tool: str, arguments: list[str], script: str = "") -> str:
         program = shutil.which(self._tool + tool, path=_PATH)

@@ -124,8 +124,8 @@ class Netlink:
         destination = message.get("dst")
         return Route(
             family=family,
-            dst=f"{destination}/{length}" if destination else family.everything,
-            gateway=message.get("gateway") or "",
+            dst=_canonical(f"{destination}/{length}") if destination else family.everything,
+            gateway=_canonical(message.get("gateway") or ""),
             dev=self._name.get(message.get("oif") or 0, ""),
             metric=message.get("priority") or 0,
             protocol=message["proto"],
@@ -150,6 +150,16 @@ class Netlink:
         if route.dev:
             fields["oif"] = self._index[route.dev]
         return fields
+
+
+def _canonical(text: str) -> str:
+    """An address or a prefix in Python's spelling, which is the configuration's.
+
+    The C library writes the last 32 bits of some IPv6 addresses as an IPv4 one (inet_ntop: ::ffff:10.0.0.1).
+    """
+    if not text:
+        return text
+    return str(ipaddress.ip_network(text) if "/" in text else ipaddress.ip_address(text))
 
 
 def _route_extras(message: Any) -> Iterator[str]:

@@ -57,8 +57,10 @@ async def _bursts(inotify: Inotify, ring: Callable[[], None]) -> None:
         event = await inotify.get()
         gone = bool(event.mask & (Mask.DELETE_SELF | Mask.IGNORED))
         while not gone:
+            # Not wait_for: before Python 3.12 it swallows a cancellation that comes together with the event.
             try:
-                event = await asyncio.wait_for(inotify.get(), _SETTLE)
+                async with asyncio.timeout(_SETTLE):
+                    event = await inotify.get()
             except TimeoutError:
                 break
             gone = bool(event.mask & (Mask.DELETE_SELF | Mask.IGNORED))
