@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable
 
 import pytest
+from veg_sandbox.harness import eventually
 
 from tests.topology.conftest import OUTSIDE, Lab, gateway, macvlan, pod, subnet, vpc
 
@@ -124,6 +125,31 @@ def test_pods_of_the_vpc_reach_each_other(dual: Lab, default: bool) -> None:
         assert dual.connect("b", OUTSIDE[version], count=2)["failed"] == 2, (
             "nobody serves b: it must not get out"
         )
+
+
+@pytest.mark.parametrize("default", [True, False], ids=["default-vpc", "custom-vpc"])
+def test_the_longer_source_decides_between_gateways(dual: Lab, default: bool) -> None:
+    """One gateway for a subnet, another for one address in it: each serves its own, also while the other has nobody."""
+    name, net = ("ovn-cluster", "ovn-default") if default else ("nest", "nest1")
+    made = [] if default else [vpc("nest"), subnet("nest1", "10.50.0.0/24,fd50::/64", vpc="nest")]
+    dual.start(*made, pod("one", net), pod("rest", net), pods=("one", "rest"))
+    one = [ip["ip"] for ip in dual.get("pod", "one")["status"]["podIPs"]]
+    dual.start(
+        gateway("wide", f"[{{snat: true, subnets: [{net}]}}]", vpc=name, internalSubnet=net),
+        gateway(
+            "narrow", f"[{{snat: true, ipBlocks: ['{one[0]}', '{one[1]}']}}]", vpc=name, internalSubnet=net
+        ),
+        gateways=("wide", "narrow"),
+    )
+    external = {gw: dual.status(gw)["externalIPs"][0].split(",") for gw in ("wide", "narrow")}
+    for index, version in enumerate((4, 6)):
+        assert set(dual.seen("one", version=version)) == {external["narrow"][index]}
+        assert set(dual.seen("rest", version=version)) == {external["wide"][index]}
+    dual("scale", "veg", "narrow", "--replicas=0")
+    eventually(lambda: dual.connect("one", OUTSIDE[4], count=2)["failed"] == 2, 20)
+    assert set(dual.seen("rest")) == {external["wide"][0]}
+    dual("delete", "veg", "narrow")
+    eventually(lambda: set(dual.seen("one")) == {external["wide"][0]}, 20)
 
 
 def test_a_gateways_own_traffic_does_not_loop(lab: Lab) -> None:

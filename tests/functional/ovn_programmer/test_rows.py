@@ -97,7 +97,7 @@ async def test_source_inside_a_subnet_takes_a_policy(nb: Any, client: Any, make:
     await client.commit(make.gateway("one", "vpc1", ["192.168.1.7/32"], ["192.168.0.2"], local=local))
     assert nb.policies("vpc1") == [
         "31000 ip4.src == 192.168.1.7 && ip4.dst == {192.168.0.0/24, 192.168.1.0/24} allow",
-        "29100 ip4.src == 192.168.1.7 reroute 192.168.0.2",
+        "29116 ip4.src == 192.168.1.7 reroute 192.168.0.2",
     ]
     assert nb.routes("vpc1") == [DEFAULT_V4, DEFAULT_V6]
     await client.commit(

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from veg_ovn_programmer.core import rows
-from veg_ovn_programmer.core.desired import View, desired, needs_default_route, stable_mac, takes_policy
+from veg_ovn_programmer.core.desired import (
+    View,
+    desired,
+    needs_default_route,
+    priorities,
+    stable_mac,
+    takes_policy,
+)
 from veg_ovn_programmer.core.intents import DefaultRoute, Gateway, GatewayFamily, Intent, Port, Subnet, Vpc
 from veg_ovn_programmer.core.rows import Row, show
 from veg_ovn_programmer.errors import WaitingError
@@ -71,7 +81,7 @@ GOLDEN: dict[str, tuple[Intent, list[str]]] = {
     ),
     "default vpc, single IPv6 address": (
         gateway("ovn-cluster", GatewayFamily(6, ("fd00::5/128",), ("fd00::c",), ("fd00::/64",))),
-        ["LRP ovn-cluster priority=29100 match=ip6.src == fd00::5 action=reroute nexthops=fd00::c"],
+        ["LRP ovn-cluster priority=29228 match=ip6.src == fd00::5 action=reroute nexthops=fd00::c"],
     ),
     "default vpc, nobody serves": (
         gateway("ovn-cluster", GatewayFamily(4, ("10.16.0.0/16",), (), ("10.16.0.0/16",))),
@@ -91,7 +101,7 @@ GOLDEN: dict[str, tuple[Intent, list[str]]] = {
         gateway("vpc1", GatewayFamily(4, ("192.168.0.9/32",), ("192.168.1.2",), LOCAL)),
         [
             f"LRP vpc1 priority=31000 match=ip4.src == 192.168.0.9 && ip4.dst == {BOTH} action=allow",
-            "LRP vpc1 priority=29100 match=ip4.src == 192.168.0.9 action=reroute nexthops=192.168.1.2",
+            "LRP vpc1 priority=29116 match=ip4.src == 192.168.0.9 action=reroute nexthops=192.168.1.2",
         ],
     ),
     "custom vpc, a subnet longer than its neighbour": (
@@ -189,6 +199,58 @@ def test_foreign_default_routes_are_enough() -> None:
 def test_when_a_route_would_be_wrong(source: str, local: tuple[str, ...], expected: bool) -> None:
     """A src-ip route longer than a connected one outranks it, and one for everything does not work at all."""
     assert takes_policy(source, local) is expected
+
+
+LOCALS = ("10.16.0.0/16", "10.20.0.0/24", "fd00:10:16::/112")
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("10.16.0.0/16", (29100, 29090)),
+        ("10.20.0.0/24", (29100, 29090)),
+        ("10.99.0.0/16", (29100, 29090)),
+        ("fd00:10:16::/112", (29100, 29090)),
+        ("10.16.0.0/17", (29102, 29101)),
+        ("10.16.0.9/32", (29132, 29131)),
+        ("fd00:10:16::9/128", (29132, 29131)),
+        ("0.0.0.0/0", (29040, 29001)),
+        ("10.0.0.0/8", (29049, 29010)),
+    ],
+)
+def test_priorities(source: str, expected: tuple[int, int]) -> None:
+    """A prefix of the VPC, or one outside, has the priorities of the specification; nested ones go before or after."""
+    assert priorities(source, LOCALS) == expected
+
+
+def nested_prefixes() -> st.SearchStrategy[tuple[str, str, tuple[str, ...]]]:
+    """A prefix, a longer one inside it, and a VPC prefix that contains, equals or lies inside one of them."""
+
+    def chain(address: int, lengths: list[int]) -> tuple[str, str, tuple[str, ...]]:
+        prefixes = [str(ipaddress.ip_network((address, length), strict=False)) for length in lengths]
+        return prefixes[0], prefixes[1], (prefixes[2],)
+
+    cut = st.lists(st.integers(0, 32), min_size=2, max_size=2, unique=True).map(sorted)
+    return st.builds(
+        lambda address, two, local: chain(address, [*two, local]),
+        st.integers(0, 2**32 - 1),
+        cut,
+        st.integers(8, 32),
+    )
+
+
+@given(nested_prefixes())
+def test_the_longer_source_decides(case: tuple[str, str, tuple[str, ...]]) -> None:
+    """Inside a VPC prefix or around it: both policies of the inner source never lose to the outer one's reroute."""
+    outer, inner, locals_ = case
+    (local,) = map(ipaddress.ip_network, locals_)
+    wide, narrow = priorities(outer, locals_), priorities(inner, locals_)
+    assert 29000 < min(wide + narrow) <= max(wide + narrow) < 31000
+    wide_net, narrow_net = ipaddress.ip_network(outer), ipaddress.ip_network(inner)
+    if wide_net.prefixlen <= local.prefixlen <= narrow_net.prefixlen and narrow_net.overlaps(local):
+        assert min(narrow) > wide[0] or narrow_net == local == wide_net
+    if wide_net.prefixlen >= local.prefixlen and wide_net.overlaps(local):
+        assert min(narrow) > wide[0]
 
 
 def test_who_needs_a_default_route() -> None:
