@@ -94,6 +94,7 @@ class FakeProgrammer(programmer_pb2_grpc.ProgrammerServiceServicer):
         self.refused: set[str] = set()
         self.slow_s = 0.0
         self.resyncs = 0
+        self.resets: list[tuple[str, tuple[str, ...]]] = []
         self.applied = 0
         self._session: dict[str, set[tuple[int, str]]] = {}
         self._outcomes: dict[tuple[int, str], Any] = {}
@@ -164,6 +165,10 @@ class FakeProgrammer(programmer_pb2_grpc.ProgrammerServiceServicer):
             del self.rows[key]
         removed = [pb.IntentKey(kind=k, name=n) for k, n in orphans]  # type: ignore[arg-type]
         return pb.ResyncResponse(removed=removed)
+
+    async def ResetSessions(self, request: Any, _context: Any) -> Any:  # noqa: N802
+        self.resets.append((request.gateway.name, tuple(request.peers)))
+        return pb.ResetSessionsResponse(peers=request.peers)
 
     async def List(self, _request: Any, _context: Any) -> Any:  # noqa: N802
         return pb.ListResponse(

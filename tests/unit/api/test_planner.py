@@ -23,6 +23,7 @@ def test_first_example(world: World) -> None:
     assert {c["type"]: c["status"] for c in status["conditions"]} == {
         "Validated": "True",
         "SourcesInsideVpc": "True",
+        "SourcesExclusive": "True",
         "AddressesAllocated": "True",
         "WorkloadReady": "True",
         "RoutesProgrammed": "True",

@@ -124,7 +124,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
 def busy() -> World:
     """A cluster with a pod and a gateway that have addresses."""
     world = World(*cluster(), *EXTRA, pod("client", **{"ovn.kubernetes.io/ip_address": "10.16.0.50"}))
-    world.put(gateway("first", externalIPs=["172.17.0.77"]))
+    world.put(gateway("first", policies=[{"ipBlocks": ["10.16.99.0/24"]}], externalIPs=["172.17.0.77"]))
     world.settle()
     return world
 

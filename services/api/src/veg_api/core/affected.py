@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from veg_common.objects import Ref
 
+from veg_api.core.claims import claims, neighbours
 from veg_api.core.gateway import Gateway, GatewayKey
 from veg_api.core.names import DEFAULT_VPC, GATEWAY_KIND, GATEWAY_LABEL
 from veg_api.core.objects import Ip, Pod
@@ -37,6 +38,7 @@ def affected(before: Snapshot, after: Snapshot, touched: Iterable[Ref]) -> Affec
         topology |= ref.kind in _TOPOLOGY
         if ref.kind == GATEWAY_KIND:
             keys.add((ref.namespace, ref.name))
+            keys |= _rivals(before, after, ref)
             frees = True
         elif ref.kind in ("Deployment", "ConfigMap"):
             keys |= _labelled(before, after, ref)
@@ -60,6 +62,17 @@ def affected(before: Snapshot, after: Snapshot, touched: Iterable[Ref]) -> Affec
     return Affected(frozenset(keys), topology, frees)
 
 
+def _rivals(before: Snapshot, after: Snapshot, ref: Ref) -> set[GatewayKey]:
+    """The gateways that are told of this one because it began or ceased to name a source of theirs."""
+    old, new = before.gateways.get(ref.name, ref.namespace), after.gateways.get(ref.name, ref.namespace)
+    if old is not None and new is not None and (old.spec, old.deleting) == (new.spec, new.deleting):
+        return set()
+    was, named = claims(old), claims(new)
+    sides = [(g.spec.internal_subnet, g.spec.external_subnet) for g in (old, new) if g is not None]
+    differing = was ^ named if len(set(sides)) == 1 and len(sides) == 2 else was | named
+    return neighbours(before, differing) | neighbours(after, differing)
+
+
 def _labelled(before: Snapshot, after: Snapshot, ref: Ref) -> set[GatewayKey]:
     found = set()
     for snapshot in (before, after):
@@ -81,7 +94,10 @@ def _users(before: Snapshot, after: Snapshot, ref: Ref) -> set[GatewayKey]:
 
 def _of_subnet(before: Snapshot, after: Snapshot, name: str) -> set[GatewayKey]:
     vpcs = {s.vpc for s in (before.subnet(name), after.subnet(name)) if s is not None} or {DEFAULT_VPC}
-    return {g.key for g in after.gateways.items.values() if g.spec.vpc in vpcs or _names(g, name)}
+    found = {g.key for g in after.gateways.items.values() if g.spec.vpc in vpcs or _names(g, name)}
+    # The families of a gateway, and with them what it shares with its neighbours, may follow.
+    shared = frozenset(claim for key in found for claim in claims(after.gateways.get(key[1], key[0])))
+    return found | neighbours(after, shared)
 
 
 def _names(gateway: Gateway, subnet: str) -> bool:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from veg_api.core import addresses
 from veg_api.core.addresses import AddressError
-from veg_api.core.gateway import GatewaySpec, Policy
+from veg_api.core.claims import rivals
+from veg_api.core.gateway import GatewayKey, GatewaySpec, Policy
 from veg_api.core.network import Subnet
 from veg_api.core.problems import Problem
 from veg_api.core.resolved import Family, Side, Source
@@ -37,7 +38,7 @@ class Sources:
         self.problems.append(Problem(where, "ConflictingSNAT", message))
 
 
-def collect(snapshot: Snapshot, spec: GatewaySpec, families: Sequence[int]) -> Sources:
+def collect(snapshot: Snapshot, key: GatewayKey, spec: GatewaySpec, families: Sequence[int]) -> Sources:
     """The policies' sources of the gateway's families, and every fault in them."""
     sources = Sources(spec.vpc, families)
     if not spec.policies:
@@ -51,6 +52,7 @@ def collect(snapshot: Snapshot, spec: GatewaySpec, families: Sequence[int]) -> S
         _add_blocks(sources, policy, where)
         _add_subnets(snapshot, sources, policy, where)
     _warn_outside(snapshot, sources)
+    _warn_shared(snapshot, key, sources)
     return sources
 
 
@@ -140,6 +142,15 @@ def _warn_outside(snapshot: Snapshot, sources: Sources) -> None:
         if not any(addresses.overlap(cidr, prefix) for cidr in inside):
             message = f"{prefix} lies outside every subnet of VPC {sources.vpc!r}: it must be reached through a router of it"
             sources.problems.append(Problem(field_name, "SourceOutsideVpc", message, warning=True))
+
+
+def _warn_shared(snapshot: Snapshot, key: GatewayKey, sources: Sources) -> None:
+    for prefix, field_name in sources.where.items():
+        others = rivals(snapshot, key, sources.vpc, prefix)
+        if others:
+            named = ", ".join("/".join(other) for other in others)
+            message = f"{prefix} is a source of gateway {named} too: only one of them takes its traffic"
+            sources.problems.append(Problem(field_name, "SourceShared", message, warning=True))
 
 
 def _named(families: Sequence[int]) -> str:

@@ -132,6 +132,11 @@ def transitions(gateway: Gateway, after: Object) -> tuple[EventRecord, ...]:
     return tuple(found)
 
 
+# Warnings that have a condition of their own: (reason, condition, what it says when all is well).
+_WARNINGS = (
+    ("SourceOutsideVpc", "SourcesInsideVpc", "all sources lie in subnets of the VPC"),
+    ("SourceShared", "SourcesExclusive", "no other gateway of the VPC names one of the sources"),
+)
 # Reasons that every gateway goes through.
 _TRANSIENT = ("Programming", "ProgrammerConnecting")
 
@@ -145,13 +150,14 @@ def _validity(problems: Sequence[Problem]) -> list[Condition]:
     else:
         conditions = [Condition("Validated", "True", "Valid", "the resource is valid")]
     warnings = [p for p in problems if p.warning]
-    outside = [p for p in warnings if p.reason == "SourceOutsideVpc"]
-    other = [p for p in warnings if p.reason != "SourceOutsideVpc"]
-    if outside:
-        conditions.append(Condition("SourcesInsideVpc", "False", "SourceOutsideVpc", summary(outside)))
-    elif not faults:
-        text = "all sources lie in subnets of the VPC"
-        conditions.append(Condition("SourcesInsideVpc", "True", "SourcesInsideVpc", text))
+    for reason, kind, text in _WARNINGS:
+        told = [p for p in warnings if p.reason == reason]
+        if told:
+            conditions.append(Condition(kind, "False", reason, summary(told)))
+        elif not faults:
+            conditions.append(Condition(kind, "True", kind, text))
+    known = {reason for reason, _, _ in _WARNINGS}
+    other = [p for p in warnings if p.reason not in known]
     if other:
         conditions.append(Condition("NoWarnings", "False", other[0].reason, summary(other)))
     return conditions

@@ -55,7 +55,7 @@ def check(snapshot: Snapshot, gateway: Gateway, pools: Pools, last: Resolved | N
     spec, problems = gateway.spec, list(gateway.problems)
     broken = {p.field.split(".")[1].split("[")[0] for p in errors(gateway.problems) if "." in p.field}
     networks = _networks(snapshot, spec, problems)
-    found = sources.collect(snapshot, spec, networks.families)
+    found = sources.collect(snapshot, gateway.key, spec, networks.families)
     problems += found.problems
     problems += _name_problems(gateway, last)
     problems += _number_problems(spec)
