@@ -194,6 +194,18 @@ def test_the_pod_network_is_the_pods_own(empty_lab: Lab, pod: str) -> None:
     assert "legacy" in output(empty_lab, "ip6tables", "-V")
 
 
+@pytest.mark.parametrize("container", [None, "main"])
+def test_ip_has_nothing_to_complain_of(empty_lab: Lab, pod: str, container: str | None) -> None:
+    """In a pod, as in any other, `ip address` prints no error and sees no named namespaces of the host."""
+    plug_eth0(empty_lab)
+    if container:
+        empty_lab.pod_spawn(POD, container, ["sleep", "60"])
+    done = empty_lab.pod_exec(POD, ["ip", "address", "show", "eth0"], container=container)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "link-netnsid 0" in done.stdout
+    assert output(empty_lab, "ip", "netns", "list", container=container) == ""
+
+
 def test_exec_without_a_container(empty_lab: Lab, pod: str) -> None:
     """A pod that runs nothing: commands run in its namespace, with input, exit code and a time limit."""
     assert output(empty_lab, "ls", "/sys/class/net").split() == ["lo"]

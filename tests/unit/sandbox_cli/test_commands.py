@@ -218,6 +218,49 @@ def test_delete_waits_for_finalizers(run: Run, sandbox: Paths) -> None:
     assert run("delete", "veg", "gateway1", "--no-wait").exit_code == 0
 
 
+@pytest.mark.parametrize(
+    ("kind", "replicas", "allowed"),
+    [("veg", -1, "from 0 to 10"), ("veg", 11, "from 0 to 10"), ("deployment", -1, "0 or more")],
+)
+def test_scale_refuses_numbers_that_can_not_be(run: Run, kind: str, replicas: int, allowed: str) -> None:
+    """A number of replicas outside what the kind takes is told in one line, and nothing changes."""
+    run("apply", "-f", "-", stdin=GATEWAY)
+    result = run("scale", kind, "gateway1", f"--replicas={replicas}")
+    assert result.exit_code == 2
+    assert one_line(result) == f"error: --replicas={replicas}: must be {allowed}"
+    assert json.loads(run("get", "veg", "gateway1", "-o", "json").stdout)["spec"]["replicas"] == 1
+
+
+@pytest.mark.parametrize("command", ["apply", "delete"])
+def test_a_folder_without_manifests_is_refused(run: Run, tmp_path: Path, command: str) -> None:
+    """Applying nothing is a mistake: said in one line with exit code 2."""
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "notes.txt").write_text("not a manifest")
+    result = run(command, "-f", str(empty))
+    assert result.exit_code == 2
+    assert one_line(result) == f"error: {empty}: no manifest (*.yaml, *.yml, *.json) in the folder"
+
+
+def test_help_without_arguments(run: Run) -> None:
+    """The bare command tells every command on a line of its own."""
+    result = run()
+    assert result.exit_code == 0
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert {"up", "get", "exec"} <= {words[0] for words in lines if words}
+
+
+def test_a_surprise_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error that nobody foresaw ends in one line and exit code 1; its traceback is there for the asking."""
+    monkeypatch.setattr("veg_sandbox.cli.context.store", lambda _: dict[str, str]()["surprise"])
+    result = run("get", "veg")
+    assert result.exit_code == 1
+    assert one_line(result) == "error: KeyError: 'surprise' (--debug tells where)"
+    monkeypatch.setenv("VEG_SANDBOX_DEBUG", "")
+    with pytest.raises(KeyError):
+        run("--debug", "get", "veg")
+
+
 def test_scale(run: Run) -> None:
     """Scale changes spec.replicas and says so."""
     run("apply", "-f", "-", stdin=GATEWAY)

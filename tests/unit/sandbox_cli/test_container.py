@@ -17,8 +17,9 @@ import pytest
 from veg_common.objects import merge_patch
 from veg_sandbox.runtime.container import ContainerRunner
 from veg_sandbox.runtime.core.containers import Container, Probe
+from veg_sandbox.runtime.core.events import PodEvent
 from veg_sandbox.runtime.core.podstatus import ContainerFacts, PodFacts, running_status
-from veg_sandbox.runtime.process import succeeds
+from veg_sandbox.runtime.process import run_probe
 
 POD: dict[str, Any] = {"metadata": {"name": "p", "namespace": "default"}}
 
@@ -68,11 +69,16 @@ def processes() -> Any:
 
 @asynccontextmanager
 async def running(
-    engine: Processes, container: Container, before: dict[str, Any] = POD
+    engine: Processes,
+    container: Container,
+    before: dict[str, Any] = POD,
+    events: list[PodEvent] | None = None,
 ) -> AsyncIterator[Callable[[Callable[[ContainerFacts], bool]], Any]]:
     """A runner; yields `until(check)`, which waits until the facts are as wanted and returns them."""
     changed = asyncio.Event()
-    runner = ContainerRunner(container, engine, before, changed.set)
+    runner = ContainerRunner(
+        container, engine, before, changed.set, lambda event: None if events is None else events.append(event)
+    )
     task = asyncio.ensure_future(runner.run())
 
     async def until(check: Callable[[ContainerFacts], bool]) -> ContainerFacts:
@@ -148,6 +154,38 @@ async def test_readiness_follows_the_probe(processes: Processes, tmp_path: Path)
         await until(lambda facts: not facts.ready)
 
 
+async def test_what_a_probe_says_is_told(processes: Processes, tmp_path: Path) -> None:
+    """The output of a failing probe is in the facts and in one event however often it repeats; then it is gone."""
+    flag, events = tmp_path / "flag", list[PodEvent]()
+    script = f"test -e {flag} || {{ echo net1 has; echo no carrier; exit 3; }}"
+    probe = Probe(("sh", "-c", script), period=0.05, failures=3)
+    async with running(processes, replace(SLEEP, readiness=probe), events=events) as until:
+        facts = await until(lambda facts: bool(facts.probe_output))
+        assert facts.probe_output == "net1 has no carrier"
+        status = running_status(POD, PodFacts("h", ("10.0.0.1",), "t", [facts]), dt.datetime.now(dt.UTC))
+        ready = next(c for c in status["conditions"] if c["type"] == "Ready")
+        assert ready["message"] == "containers with unready status: [c]; c: net1 has no carrier"
+        flag.touch()
+        assert (await until(lambda facts: facts.ready)).probe_output == ""
+    told = [e.message for e in events if e.reason == "Unhealthy"]
+    assert told == ["Readiness probe failed: net1 has no carrier"]
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("sleep", "60"), "timed out after 0.1 s"),
+        (("false",), "exit code 1"),
+        (("/nonexistent/probe",), "[Errno 2] No such file or directory: '/nonexistent/probe'"),
+    ],
+    ids=["slow", "silent", "absent"],
+)
+async def test_a_probe_without_words_is_told_too(command: tuple[str, ...], said: str) -> None:
+    """A probe that hangs, says nothing or is not there fails with a reason."""
+    result = await run_probe(command, 0.1)
+    assert (result.passed, result.output) == (False, said)
+
+
 async def test_liveness_ends_what_hangs(processes: Processes) -> None:
     """After as many failures as the threshold says the container is ended and started again."""
     probe = Probe(("false",), period=0.05, failures=2)
@@ -158,18 +196,26 @@ async def test_liveness_ends_what_hangs(processes: Processes) -> None:
 async def test_what_can_not_start_is_told(processes: Processes) -> None:
     """A program that is not there shows as a waiting container with the reason, and runs once it is there."""
     processes.refuse = True
-    async with running(processes, SLEEP) as until:
+    events: list[PodEvent] = []
+    async with running(processes, SLEEP, events=events) as until:
         facts = await until(lambda facts: facts.waiting == "CreateContainerError")
         assert (facts.waiting_message, facts.ready) == ("no such program", False)
+        assert ("Failed", "Error: no such program", True) in [
+            (e.reason, e.message, e.warning) for e in events
+        ]
         processes.refuse = False
         await until(lambda facts: facts.ready)
+    assert ("Started", "Started container c", False) in [(e.reason, e.message, e.warning) for e in events]
 
 
 async def test_a_container_that_keeps_dying_backs_off(processes: Processes) -> None:
     """Quick deaths lead to CrashLoopBackOff with growing pauses."""
-    async with running(processes, Container("c", "img", ("false",))) as until:
+    events: list[PodEvent] = []
+    async with running(processes, Container("c", "img", ("false",)), events=events) as until:
         facts = await until(lambda facts: facts.restarts >= 2 and "back-off" in facts.waiting_message)
         assert facts.waiting == "CrashLoopBackOff"
+    told = [e.message for e in events if e.reason == "BackOff"]
+    assert told[0] == "Back-off restarting failed container c in pod p_default"
     assert processes.started <= 4
 
 
@@ -189,7 +235,7 @@ async def test_a_cancelled_probe_ends(processes: Processes) -> None:
 
     async def probing() -> None:
         while True:
-            await succeeds(["true"], 5)
+            await run_probe(["true"], 5)
 
     for number in range(60):
         task = asyncio.ensure_future(probing())

@@ -14,6 +14,7 @@ from veg_common.objects import Object, Ref, ref_of
 from veg_sandbox.cli import seed
 from veg_sandbox.runtime.cache import Cache
 from veg_sandbox.runtime.controller import DeploymentController, Scheduler
+from veg_sandbox.runtime.recorder import Recorder
 
 LABELS = {"app": "g"}
 DEPLOYMENT = Ref("Deployment", "default", "g")
@@ -50,6 +51,14 @@ class Cluster:
                 await asyncio.wait([asyncio.ensure_future(self._changed.wait())], timeout=0.2)
         return pods
 
+    async def event(self, reason: str) -> Object:
+        """An event of that reason, once it is recorded."""
+        async with asyncio.timeout(10):
+            async for told in self.store.watch(["Event"]):
+                if told.object is not None and told.object["reason"] == reason:
+                    return told.object
+        raise AssertionError(f"no event {reason}")
+
     async def ready(self, count: int) -> None:
         """Wait until the Deployment's status counts so many ready replicas."""
         async with asyncio.timeout(10):
@@ -68,11 +77,16 @@ async def cluster(root: Path, nodes: int = 3) -> AsyncIterator[Cluster]:
         if not any(o["metadata"]["name"] == name for o in await store.list("Node")):
             await store.create(seed.node_object(node, dt.datetime.now(dt.UTC)))
     cache = Cache(["Deployment", "Pod", "Node"])
-    loops = [DeploymentController(store, cache).loop, Scheduler(store, cache).loop]
+    recorder = Recorder(store)
+    works = (
+        DeploymentController(store, cache).loop.run,
+        Scheduler(store, cache, recorder).loop.run,
+        recorder.run,
+    )
     found = Cluster(store, cache)
     following = asyncio.ensure_future(cache.follow(store))
     await asyncio.wait_for(cache.synced.wait(), 10)
-    tasks = [asyncio.ensure_future(loop.run()) for loop in loops]
+    tasks = [asyncio.ensure_future(work()) for work in works]
     try:
         yield found
     finally:
@@ -104,7 +118,13 @@ async def test_pods_are_made_spread_and_counted(tmp_path: Path) -> None:
         await at.store.update(DEPLOYMENT, {"spec": {"replicas": 4}})
         four = await at.until(lambda pods: len(pods) == 4 and nodes_of(pods) == ["", "n1", "n2", "n3"])
         waiting = next(pod for pod in four if not pod["spec"].get("nodeName"))
-        assert waiting["status"]["conditions"][0]["reason"] == "Unschedulable"
+        refused = waiting["status"]["conditions"][0]
+        assert (refused["type"], refused["reason"]) == ("PodScheduled", "Unschedulable")
+        told = await at.event("FailedScheduling")
+        assert told["message"] == refused["message"]
+        assert told["message"].startswith("0/3 nodes are available: ")
+        assert told["involvedObject"]["name"] == waiting["metadata"]["name"]
+        assert (await at.event("Scheduled"))["source"] == {"component": "default-scheduler"}
         assert {ref_of(pod) for pod in pods} < {ref_of(pod) for pod in four}
         # An unbound pod goes before a bound one, and that before a ready one.
         await at.store.update(DEPLOYMENT, {"spec": {"replicas": 3}})

@@ -50,6 +50,8 @@ HELP = {
     "stop": "Stop one service.",
     "demo": "Show and prove the specification's first example.",
 }
+# In the environment, so that it holds before the command line is parsed and in what a command becomes.
+_DEBUG = "VEG_SANDBOX_DEBUG"
 
 
 class LazyGroup(click.Group):
@@ -86,6 +88,10 @@ class LazyGroup(click.Group):
             sys.stdout.flush()
         except click.exceptions.Abort:
             sys.exit(130)
+        except click.exceptions.NoArgsIsHelpError as error:
+            # The help is the message here: it keeps its lines.
+            click.echo(error.format_message())
+            sys.exit(0)
         except click.UsageError as error:
             _say(f"error: {error.format_message()}{_hint(error.ctx)}")
             sys.exit(error.exit_code)
@@ -97,9 +103,9 @@ class LazyGroup(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             sys.exit(1)
         except Exception as error:
-            if not _is_expected(error):
+            if _debugging():
                 raise
-            _say(f"error: {error}")
+            _say(f"error: {error if _is_expected(error) else _unexpected(error)}")
             sys.exit(1)
         sys.exit(result if isinstance(result, int) else 0)
 
@@ -113,10 +119,17 @@ class LazyGroup(click.Group):
     show_envvar=True,
     help="Which sandbox: several can be up at the same time.",
 )
+@click.option(
+    "--debug",
+    is_flag=True,
+    help=f"Print the traceback of a failure (also with {_DEBUG}=1 in the environment).",
+)
 @click.pass_context
-def cli(ctx: click.Context, name: str) -> None:
+def cli(ctx: click.Context, name: str, *, debug: bool) -> None:
     """VPC Egress Gateway on one machine: real OVN, real gateway pods, an outside host."""
     ctx.obj = name or "default"
+    if debug:
+        os.environ[_DEBUG] = "1"
 
 
 def _hint(ctx: click.Context | None) -> str:
@@ -125,6 +138,14 @@ def _hint(ctx: click.Context | None) -> str:
 
 def _say(text: str) -> None:
     click.echo(" ".join(text.split("\n")), err=True)
+
+
+def _debugging() -> bool:
+    return os.environ.get(_DEBUG, "") not in ("", "0")
+
+
+def _unexpected(error: Exception) -> str:
+    return f"{type(error).__name__}: {error} (--debug tells where)"
 
 
 def _is_expected(error: Exception) -> bool:

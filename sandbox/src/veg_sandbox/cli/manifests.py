@@ -14,11 +14,20 @@ _MAX_FILE_BYTES = 64_000_000
 
 
 def sources(argument: str) -> list[str]:
-    """The files that one `-f` stands for: itself, or the manifests of a folder in order of name."""
+    """The files that one `-f` stands for: itself, or the manifests of a folder in order of name.
+
+    Raises ManifestError for a folder without any, or one that can not be read.
+    """
     path = Path(argument)
     if argument == "-" or not path.is_dir():
         return [argument]
-    return sorted(str(file) for file in path.iterdir() if file.suffix in _SUFFIXES and file.is_file())
+    try:
+        found = sorted(str(file) for file in path.iterdir() if file.suffix in _SUFFIXES and file.is_file())
+    except OSError as error:
+        raise ManifestError(f"{argument}: {error.strerror or error}") from error
+    if not found:
+        raise ManifestError(f"{argument}: no manifest (*{', *'.join(_SUFFIXES)}) in the folder")
+    return found
 
 
 def load(source: str, namespace: str) -> list[Object]:

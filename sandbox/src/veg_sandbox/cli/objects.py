@@ -22,6 +22,8 @@ from veg_sandbox.runtime.core.selectors import matches_labels, parse_selector
 Emit = Callable[[str], None]
 _POLL_SECONDS = 0.05
 _CONFLICT_RETRIES = 10
+# Of a VpcEgressGateway; as its validation has it.
+MAX_REPLICAS = 10
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,14 @@ def nothing_found(found: Sequence[tuple[Kind, list[Object]]], scope: Scope) -> s
 async def apply_files(store: ObjectStore, files: Sequence[str], namespace: str, out: Emit, err: Emit) -> int:
     """Apply every file; a file that can not be read in whole is not applied at all. Returns the exit code."""
     code = 0
-    for source in [source for file in files for source in manifests.sources(file)]:
+    found: list[str] = []
+    for file in files:
+        try:
+            found += manifests.sources(file)
+        except ManifestError as error:
+            err(f"error: {error}")
+            code = USAGE
+    for source in found:
         try:
             objects = manifests.load(source, namespace)
         except ManifestError as error:
@@ -254,6 +263,9 @@ async def scale(store: ObjectStore, kind: Kind, ref: Ref, replicas: int) -> str:
     """Set spec.replicas. Raises CliError."""
     if kind.kind not in ("VpcEgressGateway", "Deployment"):
         raise CliError(f"error: {resource(kind)} can not be scaled")
+    if replicas < 0 or (kind.kind == "VpcEgressGateway" and replicas > MAX_REPLICAS):
+        allowed = f"from 0 to {MAX_REPLICAS}" if kind.kind == "VpcEgressGateway" else "0 or more"
+        raise CliError(f"error: --replicas={replicas}: must be {allowed}")
     await _get(store, kind, ref)
     await store.update(ref, {"spec": {"replicas": replicas}})
     return f"{kind.qualified}/{ref.name} scaled"

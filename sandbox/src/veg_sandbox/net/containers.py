@@ -24,7 +24,8 @@ _SETUP_NAME = "veg-container-setup"
 
 # $1 a folder of the host for the container's own changes, $2 hostname or empty, $3 number of mounts, then
 # for each mount its source and target, then the command. The sources are bound before the overlay hides
-# /run (they may lie there) and reached by descriptor afterwards.
+# /run (they may lie there) and reached by descriptor afterwards. Unmounting the host's namespaces leaves their
+# mount points, plain files that `ip` would complain of: an empty folder covers them.
 _SETUP = """
 set -e
 umount -l /run/netns 2>/dev/null || true
@@ -45,6 +46,8 @@ for d in etc run; do
   mkdir -p "$stage/up/$d" "$stage/work/$d"
   mount -t overlay -o "lowerdir=/$d,upperdir=$stage/up/$d,workdir=$stage/work/$d" overlay "/$d"
 done
+mkdir -p /run/netns
+mount -t tmpfs -o mode=0755 tmpfs /run/netns
 i=0
 for target in $targets; do
   mount --no-canonicalize --bind "/proc/self/fd/9/m$i" "$target"
@@ -57,6 +60,7 @@ exec "$@"
 
 _EXEC = """
 umount -l /run/netns 2>/dev/null || true
+mount -t tmpfs -o mode=0755 tmpfs /run/netns 2>/dev/null || true
 mount -t sysfs sysfs /sys || true
 cd /
 exec "$@"

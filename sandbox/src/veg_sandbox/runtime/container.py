@@ -16,14 +16,19 @@ from veg_common.objects import Object
 
 from veg_sandbox.runtime.core import podstatus
 from veg_sandbox.runtime.core.containers import Container, Probe
+from veg_sandbox.runtime.core.events import PodEvent
 from veg_sandbox.runtime.core.pods import status_of, timestamp
 from veg_sandbox.runtime.core.podstatus import ContainerFacts
-from veg_sandbox.runtime.process import ended, succeeds, wait_any
+from veg_sandbox.runtime.process import ProbeResult, ended, run_probe, wait_any
+from veg_sandbox.runtime.recorder import KUBELET
 
 # Until a container is ready for the first time it is asked often, but not for ever.
 _EAGER_PERIOD = 0.2
 _EAGER_SECONDS = 15.0
 _CANNOT_START = "CreateContainerError"
+# How often a probe that keeps failing with the same words is told again.
+_REPEAT_SECONDS = 10.0
+Tell = Callable[[PodEvent], None]
 log = get("container")
 
 
@@ -55,16 +60,25 @@ class _State:
     waiting: str = "ContainerCreating"
     message: str = ""
     last_finished_at: str = ""
+    probe_output: str = ""
     quick_deaths: int = 0
 
 
 class ContainerRunner:
-    """Runs one container until `stop`; `changed` is called after every change of its facts."""
+    """Runs one container until `stop`; `changed` is called after every change of its facts, `tell` with events."""
 
     def __init__(
-        self, container: Container, engine: Engine, before: Object, changed: Callable[[], None]
+        self,
+        container: Container,
+        engine: Engine,
+        before: Object,
+        changed: Callable[[], None],
+        tell: Tell = lambda _event: None,
     ) -> None:
         self.container = container
+        self._pod = f"{before['metadata']['name']}_{before['metadata'].get('namespace')}"
+        self._tell = tell
+        self._told, self._told_at = "", 0.0
         self._engine = engine
         self._changed = changed
         self._stopping = asyncio.Event()
@@ -83,6 +97,7 @@ class ContainerRunner:
             waiting=state.waiting,
             waiting_message=state.message,
             last_finished_at=state.last_finished_at,
+            probe_output="" if state.ready else state.probe_output,
         )
 
     def stop(self) -> None:
@@ -115,6 +130,8 @@ class ContainerRunner:
             if pause and self._state.waiting != _CANNOT_START:
                 told = f"back-off {pause} ms restarting failed container"
                 self._set(waiting="CrashLoopBackOff", message=told)
+                name = self.container.name
+                self._event("BackOff", f"Back-off restarting failed container {name} in pod {self._pod}")
             await wait_any(self._stopping, seconds=pause / 1000)
         if self._stopping.is_set():
             return False
@@ -124,9 +141,11 @@ class ContainerRunner:
             self._log.warning("container did not start", error=str(error))
             self._state.quick_deaths = min(self._state.quick_deaths + 2, len(podstatus.BACKOFF_MS))
             self._set(ready=False, waiting=_CANNOT_START, message=str(error))
+            self._event("Failed", f"Error: {error}")
             return False
         self._log.info("container started", pid=self._engine.pid(self.container.name))
         self._set(waiting="", message="", started_at=_stamp())
+        self._event("Started", f"Started container {self.container.name}", warning=False)
         return True
 
     async def _watch(self) -> None:
@@ -172,10 +191,12 @@ class ContainerRunner:
         await asyncio.sleep(probe.delay)
         failures, begun = 0, time.monotonic()
         while True:
-            good = await self._passes(probe)
-            failures = 0 if good else failures + 1
-            if good or failures >= probe.failures:
-                self._set(ready=good)
+            result = await self._probe(probe)
+            failures = 0 if result.passed else failures + 1
+            if result.passed or failures >= probe.failures:
+                self._set(ready=result.passed, probe_output=result.output)
+            if not result.passed:
+                self._unhealthy("Readiness", result.output)
             eager = not self._state.ready and time.monotonic() - begun < _EAGER_SECONDS
             await asyncio.sleep(_EAGER_PERIOD if eager else probe.period)
 
@@ -188,16 +209,28 @@ class ContainerRunner:
         failures = 0
         while failures < probe.failures:
             await asyncio.sleep(probe.period)
-            failures = 0 if await self._passes(probe) else failures + 1
+            result = await self._probe(probe)
+            failures = 0 if result.passed else failures + 1
+            if not result.passed:
+                self._unhealthy("Liveness", result.output)
         self._log.warning("liveness probe failed, ending the container", failures=failures)
         await self._engine.kill(self.container.name)
 
-    async def _passes(self, probe: Probe) -> bool:
+    async def _probe(self, probe: Probe) -> ProbeResult:
         try:
             argv = self._engine.exec_argv(self.container.name, probe.command)
-        except RuntimeError:
-            return False
-        return await succeeds(argv, probe.timeout)
+        except RuntimeError as error:
+            return ProbeResult(passed=False, output=str(error))
+        return await run_probe(argv, probe.timeout)
+
+    def _unhealthy(self, kind: str, output: str) -> None:
+        now, told = time.monotonic(), f"{kind} probe failed: {output}"
+        if told != self._told or now - self._told_at >= _REPEAT_SECONDS:
+            self._told, self._told_at = told, now
+            self._event("Unhealthy", told)
+
+    def _event(self, reason: str, message: str, *, warning: bool = True) -> None:
+        self._tell(PodEvent(KUBELET, reason, message, warning, self.container.name))
 
     def _set(self, **values: Any) -> None:
         before = self.facts()

@@ -12,10 +12,12 @@ from veg_common.store import AlreadyExistsError, ConflictError, NotFoundError, O
 from veg_sandbox.runtime.cache import Cache
 from veg_sandbox.runtime.core import deployment as core
 from veg_sandbox.runtime.core import podstatus
+from veg_sandbox.runtime.core.events import PodEvent
 from veg_sandbox.runtime.core.pods import is_finished, is_terminating, node_of
 from veg_sandbox.runtime.core.schedule import schedule
 from veg_sandbox.runtime.core.template import pod_from
 from veg_sandbox.runtime.loop import Loop
+from veg_sandbox.runtime.recorder import SCHEDULER, Recorder
 
 log = get("controller")
 
@@ -75,9 +77,10 @@ class DeploymentController:
 class Scheduler:
     """Binds pods to nodes, and says why where it can not."""
 
-    def __init__(self, store: ObjectStore, cache: Cache) -> None:
+    def __init__(self, store: ObjectStore, cache: Cache, recorder: Recorder) -> None:
         self._store = store
         self._cache = cache
+        self._recorder = recorder
         self.loop = Loop("scheduler", self._pass)
         cache.listen(lambda ref: self.loop.wake() if ref.kind in ("Pod", "Node") else None)
 
@@ -101,6 +104,8 @@ class Scheduler:
             if podstatus.changed(pod, status):
                 log.info("pod is unschedulable", pod=ref.name, why=choice.message)
                 self._cache.put(await self._store.update_status(ref, {"status": status}))
+                told = PodEvent(SCHEDULER, "FailedScheduling", choice.message, warning=True)
+                self._recorder.tell(pod, told)
             return
         # The version keeps a second scheduler, or a deletion in between, from being overridden.
         version = pod["metadata"].get("resourceVersion")
@@ -109,6 +114,8 @@ class Scheduler:
         status = podstatus.scheduled_status(pod, now())
         self._cache.put(await self._store.update_status(ref, {"status": status}))
         log.info("pod bound", pod=ref.name, node=choice.node)
+        assigned = f"Successfully assigned {ref.namespace}/{ref.name} to {choice.node}"
+        self._recorder.tell(pod, PodEvent(SCHEDULER, "Scheduled", assigned))
 
 
 def now() -> dt.datetime:

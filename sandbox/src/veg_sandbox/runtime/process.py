@@ -6,6 +6,9 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+_MAX_OUTPUT = 400
 
 
 async def ended(pid_of: Callable[[], int | None]) -> None:
@@ -32,24 +35,46 @@ async def ended(pid_of: Callable[[], int | None]) -> None:
         os.close(handle)
 
 
-async def succeeds(argv: Sequence[str], seconds: float) -> bool:
-    """Whether a command exits with 0 within `seconds` s; it is killed when it takes longer."""
-    null = asyncio.subprocess.DEVNULL
+@dataclass(frozen=True)
+class ProbeResult:
+    """How a probe ended, and what it printed: one line, cut to a length that fits a condition."""
+
+    passed: bool
+    output: str = ""
+
+
+async def run_probe(argv: Sequence[str], seconds: float) -> ProbeResult:
+    """Run a command; it passes when it exits with 0 within `seconds` s, and is killed when it takes longer."""
+    null, pipe, stdout = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE, asyncio.subprocess.STDOUT
     try:
-        process = await asyncio.create_subprocess_exec(*argv, stdin=null, stdout=null, stderr=null)
-    except OSError:
-        return False
+        process = await asyncio.create_subprocess_exec(*argv, stdin=null, stdout=pipe, stderr=stdout)
+    except OSError as error:
+        return ProbeResult(passed=False, output=str(error))
     try:
         # Not wait_for: Python 3.11's forgets a cancellation that comes at the moment when the process ends.
         async with asyncio.timeout(seconds):
-            return await process.wait() == 0
+            output = await _head(process.stdout)
+            code = await process.wait()
+        return ProbeResult(code == 0, "" if code == 0 else _line(output) or f"exit code {code}")
     except TimeoutError:
-        return False
+        return ProbeResult(passed=False, output=f"timed out after {seconds:g} s")
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
+
+
+async def _head(stream: asyncio.StreamReader | None) -> bytes:
+    """The beginning of what comes until the end; the rest is read so that the program does not wait for it."""
+    head = b""
+    while stream is not None and (data := await stream.read(65536)):
+        head += data[: _MAX_OUTPUT - len(head)]
+    return head
+
+
+def _line(output: bytes) -> str:
+    return " ".join(output.decode(errors="replace").split())
 
 
 async def wait_any(*events: asyncio.Event, seconds: float | None = None) -> None:

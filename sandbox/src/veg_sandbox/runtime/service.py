@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from veg_sandbox.runtime.cache import Cache
 from veg_sandbox.runtime.controller import DeploymentController, Scheduler
 from veg_sandbox.runtime.kubelet import Kubelet, ReturnRoutes
 from veg_sandbox.runtime.loop import Loop
+from veg_sandbox.runtime.recorder import Recorder
 from veg_sandbox.runtime.worker import Host
 
 ROLES = ("controller", "scheduler", "kubelet")
@@ -71,19 +72,24 @@ async def serve(config: RuntimeConfig, stop: asyncio.Event) -> None:
     folder = config.lab / "runtime"
     folder.mkdir(exist_ok=True)
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="lab") as threads:
-        loops: list[Loop] = []
+        recorder, loops = Recorder(store), list[Loop]()
         if "controller" in config.roles:
             loops.append(DeploymentController(store, cache).loop)
         if "scheduler" in config.roles:
-            loops.append(Scheduler(store, cache).loop)
+            loops.append(Scheduler(store, cache, recorder).loop)
         if "kubelet" in config.roles:
-            host = Host(lab, store, cache, threads, folder / "volumes")
+            host = Host(lab, store, cache, threads, folder / "volumes", recorder)
             loops += [Kubelet(host).loop, ReturnRoutes(host).loop]
-        await _run(store, cache, loops, folder / "heartbeat", stop)
+        works = [recorder.run, *(loop.run for loop in loops)]
+        await _run(store, cache, works, folder / "heartbeat", stop)
 
 
 async def _run(
-    store: ObjectStore, cache: Cache, loops: Sequence[Loop], heartbeat: Path, stop: asyncio.Event
+    store: ObjectStore,
+    cache: Cache,
+    works: Sequence[Callable[[], Coroutine[None, None, None]]],
+    heartbeat: Path,
+    stop: asyncio.Event,
 ) -> None:
     tasks = [asyncio.ensure_future(cache.follow(store))]
     ending = asyncio.ensure_future(stop.wait())
@@ -93,7 +99,7 @@ async def _run(
             (asyncio.ensure_future(cache.synced.wait()), ending), return_when=asyncio.FIRST_COMPLETED
         )
         log.info("in sync")
-        tasks += [asyncio.ensure_future(loop.run()) for loop in loops]
+        tasks += [asyncio.ensure_future(work()) for work in works]
         tasks.append(asyncio.ensure_future(_beat(heartbeat)))
         await asyncio.wait((*tasks, ending), return_when=asyncio.FIRST_COMPLETED)
     finally:

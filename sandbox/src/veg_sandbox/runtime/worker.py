@@ -8,9 +8,11 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -26,25 +28,27 @@ from veg_sandbox.runtime.cache import Cache
 from veg_sandbox.runtime.container import ContainerRunner
 from veg_sandbox.runtime.core import containers, network, podstatus
 from veg_sandbox.runtime.core.containers import Container
+from veg_sandbox.runtime.core.events import PodEvent
 from veg_sandbox.runtime.core.network import Interface, NetworkError
 from veg_sandbox.runtime.core.pods import (
     annotations_of,
     container_specs,
+    grace_of,
     is_terminating,
     labels_of,
     node_of,
-    spec_of,
     status_of,
 )
 from veg_sandbox.runtime.core.returns import GATEWAY_LABEL
 from veg_sandbox.runtime.process import wait_any
+from veg_sandbox.runtime.recorder import KUBELET, Recorder
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _RETRY_SECONDS = 1.0
 _PORT_UP_SECONDS = 2.0
-_MAX_GRACE_SECONDS = 30.0
+_LONG_WAIT_SECONDS = 5.0
 log = get("kubelet")
 
 
@@ -57,6 +61,7 @@ class Host:
     cache: Cache
     threads: ThreadPoolExecutor
     volumes: Path
+    recorder: Recorder
 
     async def call(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """A blocking call in a thread."""
@@ -81,6 +86,7 @@ class PodWorker:
         self._macs: dict[str, str] = {}
         self._runners: list[ContainerRunner] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._wait = ("", 0.0)
         self._log = log.bind(pod=str(self.ref), uid=self.uid)
 
     def wake(self) -> None:
@@ -97,10 +103,12 @@ class PodWorker:
                     return
             except WaitingError as reason:
                 await self._publish_waiting(str(reason))
+                self._tell_wait(str(reason))
                 pause = _RETRY_SECONDS
             except (LabError, ProcessError, NetworkError, OSError) as error:
                 self._log.warning("failed, trying again", error=str(error))
                 await self._publish_waiting(str(error))
+                self._tell("FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}")
                 pause = _RETRY_SECONDS
             except Exception:  # noqa: BLE001 - the edge of the pod's loop; logged with its traceback
                 self._log.exception("failed, trying again")
@@ -171,7 +179,8 @@ class PodWorker:
     def _start_containers(self, pod: Object) -> None:
         engine = LabEngine(self._host, self.uid, self.ref.name)
         listed = containers.containers_of(pod, find_program, must_run=is_gateway(pod))
-        self._runners = [ContainerRunner(container, engine, pod, self.wake) for container in listed]
+        tell = partial(self._host.recorder.tell, pod)
+        self._runners = [ContainerRunner(container, engine, pod, self.wake, tell) for container in listed]
         self._tasks = [asyncio.ensure_future(runner.run()) for runner in self._runners]
 
     # -- status ------------------------------------------------------------------------------------------------
@@ -221,6 +230,19 @@ class PodWorker:
         except NotFoundError:
             self._host.cache.drop(self.ref, self.uid)
 
+    def _tell_wait(self, reason: str) -> None:
+        """An event for a wait that lasts: every pod waits for its addresses for a moment."""
+        now = time.monotonic()
+        if reason != self._wait[0]:
+            self._wait = (reason, now)
+        elif now - self._wait[1] >= _LONG_WAIT_SECONDS:
+            self._tell("FailedMount" if "configmap" in reason else "FailedCreatePodSandBox", reason)
+            self._wait = (reason, now)
+
+    def _tell(self, reason: str, message: str) -> None:
+        if (pod := self._pod()) is not None:
+            self._host.recorder.tell(pod, PodEvent(KUBELET, reason, message, warning=True))
+
     # -- the end -----------------------------------------------------------------------------------------------
 
     async def _take_down(self, pod: Object | None) -> None:
@@ -228,7 +250,7 @@ class PodWorker:
         for runner in self._runners:
             runner.stop()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        lab, grace = self._host.lab, grace_of(pod)
+        lab, grace = self._host.lab, 0.0 if pod is None else grace_of(pod)
         names = [str(spec["name"]) for spec in container_specs(pod)] if pod else []
         await asyncio.gather(
             *(self._host.call(lab.pod_kill, self.uid, name, signal.SIGTERM, wait=grace) for name in names)
@@ -282,16 +304,6 @@ class LabEngine:
 def is_gateway(pod: Object) -> bool:
     """Whether it is a gateway's pod."""
     return GATEWAY_LABEL in labels_of(pod)
-
-
-def grace_of(pod: Object | None) -> float:
-    """Seconds between TERM and KILL."""
-    if pod is None:
-        return 0.0
-    seconds = pod["metadata"].get(
-        "deletionGracePeriodSeconds", spec_of(pod).get("terminationGracePeriodSeconds", 30)
-    )
-    return min(float(seconds), _MAX_GRACE_SECONDS)
 
 
 def find_program(name: str) -> str | None:

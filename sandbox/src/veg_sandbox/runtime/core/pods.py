@@ -9,6 +9,9 @@ from typing import Any
 from veg_common.objects import Object
 
 READY, SCHEDULED = "Ready", "PodScheduled"
+DEFAULT_GRACE_SECONDS = 30.0
+# A sandbox does not wait longer, whatever a manifest says.
+MAX_GRACE_SECONDS = 60.0
 
 
 def labels_of(obj: Object) -> dict[str, str]:
@@ -84,6 +87,15 @@ def make_condition(
     since = old.get("lastTransitionTime") if old.get("status") == status else None
     result = {"type": kind, "status": status, "lastTransitionTime": since or timestamp(now)}
     return result | {key: text for key, text in zip(("reason", "message"), because, strict=True) if text}
+
+
+def grace_of(pod: Object) -> float:
+    """Seconds between TERM and KILL: of its deletion, else of its spec, else Kubernetes' 30; never a surprise."""
+    asked = pod.get("metadata", {}).get("deletionGracePeriodSeconds")
+    value = spec_of(pod).get("terminationGracePeriodSeconds") if asked is None else asked
+    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
+        return float(min(value, MAX_GRACE_SECONDS))
+    return DEFAULT_GRACE_SECONDS
 
 
 def container_specs(pod: Object) -> list[Object]:

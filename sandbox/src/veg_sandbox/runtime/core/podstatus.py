@@ -29,6 +29,8 @@ class ContainerFacts:
     waiting_message: str = ""
     last_exit_code: int | None = None
     last_finished_at: str = ""
+    probe_output: str = ""
+    """What the readiness probe that failed last printed."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def backoff_ms(failures: int) -> int:
 def running_status(pod: Object, facts: PodFacts, now: dt.datetime) -> Object:
     """Status of a bound pod, for a merge patch: podIP and podIPs are null until there are some."""
     all_ready = bool(facts.ips) and all(c.ready for c in facts.containers)
-    unready = [c.name for c in facts.containers if not c.ready]
+    unready = [c for c in facts.containers if not c.ready]
     why = ("", "") if all_ready else ("ContainersNotReady", _unready(unready))
     running = bool(facts.ips) and all(c.started_at for c in facts.containers)
     return {
@@ -99,8 +101,10 @@ def ready_since(pod: Object) -> str:
     return str(ready.get("lastTransitionTime", "")) if ready.get("status") == "True" else ""
 
 
-def _unready(names: Sequence[str]) -> str:
-    return f"containers with unready status: [{' '.join(names)}]"
+def _unready(containers: Sequence[ContainerFacts]) -> str:
+    """The kubelet's words, and what the probes said: a controller may repeat them."""
+    told = [f"containers with unready status: [{' '.join(c.name for c in containers)}]"]
+    return "; ".join(told + [f"{c.name}: {c.probe_output}" for c in containers if c.probe_output])
 
 
 def _container(facts: ContainerFacts) -> Object:
@@ -119,7 +123,7 @@ def _container(facts: ContainerFacts) -> Object:
             "reason": "Completed" if code == 0 else "Error",
             "finishedAt": facts.last_finished_at,
         }
-    return {
+    found: Object = {
         "name": facts.name,
         "image": facts.image,
         "imageID": "",
@@ -129,3 +133,5 @@ def _container(facts: ContainerFacts) -> Object:
         "state": state,
         "lastState": last,
     }
+    # Not a field of Kubernetes, where only the event and the condition tell it.
+    return found | ({"message": facts.probe_output} if facts.probe_output else {})
