@@ -6,7 +6,7 @@ from veg_api.core.network import subnet_value
 from veg_api.core.pools import PoolExhaustedError, Pools
 from veg_api.core.snapshot import Snapshot
 
-from tests.unit.api.conftest import World, cluster, gateway, macvlan, node, pod, subnet
+from tests.unit.api.conftest import World, cluster, gateway, macvlan, nad, node, obj, pod, subnet
 
 
 def holdings(world: World, name: str = "gateway1") -> dict[str, tuple[str, str]]:
@@ -292,3 +292,58 @@ def test_an_address_that_a_stranger_has_is_given_up(world: World) -> None:
     world.settle()
     assert free not in {internal for internal, _ in holdings(world).values()}
     assert len(holdings(world)) == 2
+
+
+def externals(world: World) -> list[str]:
+    """External addresses of all IP objects, sorted."""
+    return sorted(
+        ip["spec"]["ipAddress"] for ip in world.all("IP") if ip["metadata"]["name"].endswith("eth1.default")
+    )
+
+
+def test_overlapping_subnets_of_one_provider_share_their_addresses(world: World) -> None:
+    """One wire has each address once: what one Subnet handed out is taken, and counted, in the other."""
+    world.put(
+        macvlan("172.17.0.8/29", name="corner", gateway="172.17.0.14", excludeIps=["172.17.0.9..172.17.0.10"])
+    )
+    world.put(gateway("a", replicas=2))
+    world.put(gateway("b", externalSubnet="corner"))
+    world.settle()
+    assert externals(world) == ["172.17.0.11", "172.17.0.12", "172.17.0.13"]
+    world.put(gateway("c", externalSubnet="corner"))
+    world.put(gateway("d", externalIPs=["172.17.0.13"]))
+    world.settle()
+    assert "3 IPv4 addresses, 3 in use" in world.condition_of("AddressesAllocated", "c")[2]
+    assert "172.17.0.13 is taken by gateway default/b" in world.condition_of("Validated", "d")[2]
+    assert world.get("Subnet", "corner")["status"]["v4availableIPs"] == 0
+    assert world.get("Subnet", "macvlan1")["status"]["v4usingIPs"] == 3
+    world.put(gateway("a", replicas=1))
+    world.settle()
+    assert world.status("c")["externalIPs"] == ["172.17.0.12"]
+
+
+def test_subnets_of_other_wires_do_not_share_addresses(world: World) -> None:
+    """The same range behind another provider, or as subnets of two VPCs, is another network."""
+    world.put(nad("eth2"))
+    world.put(macvlan(name="other-wire", provider="eth2.default"))
+    for name in ("vpc1", "vpc2"):
+        world.put(obj("Vpc", name, spec={}))
+        world.put(subnet(f"{name}-s", "192.168.0.0/24", vpc=name))
+        world.put(pod(f"in-{name}", **{"ovn.kubernetes.io/logical_switch": f"{name}-s"}))
+    world.put(gateway("a"))
+    world.put(gateway("b", externalSubnet="other-wire"))
+    world.settle()
+    assert {world.status(name)["externalIPs"][0] for name in ("a", "b")} == {"172.17.0.11"}
+    assert {world.get("IP", f"in-vpc{i}.default")["spec"]["ipAddress"] for i in (1, 2)} == {"192.168.0.2"}
+
+
+def test_moving_to_an_overlapping_subnet_takes_no_address_twice(world: World) -> None:
+    """Old and new pods of a gateway stand side by side on one wire, each with addresses of its own."""
+    world.put(macvlan(name="twin"))
+    world.put(gateway(replicas=2))
+    world.settle()
+    old = set(world.status()["externalIPs"])
+    world.put(gateway(replicas=2, externalSubnet="twin"))
+    world.settle()
+    assert world.status()["ready"] is True
+    assert len(old | set(world.status()["externalIPs"])) == 4

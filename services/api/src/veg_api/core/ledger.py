@@ -87,7 +87,7 @@ def plan(
     wanted = {name for entry in entries for name, _, _ in interfaces(key, resolved, entry)}
     wanted |= work.pending()
     surplus = (*work.reclaimed, *(ip for ip in own if ip.name not in wanted))
-    given, fresh, misplaced = _assign(resolved, entries, pods)
+    given, fresh, misplaced = _assign(resolved, entries, pods, pools)
     return Ledger(entries, given, fresh, misplaced, surplus, work.shortage)
 
 
@@ -118,7 +118,11 @@ class _Work:
         self.shortage = ""
         self._half: dict[int, tuple[tuple[str, ...], tuple[str, ...]]] = {}
         self._held: set[Spot] = {
-            (h.subnet, t) for pod in self.pods for h in pod.holdings for t in h.addresses
+            (name, text)
+            for pod in self.pods
+            for holding in pod.holdings
+            for name in self.pools.same_network(holding.subnet)
+            for text in holding.addresses
         }
         self._user = f"gateway {self.key[0]}/{self.key[1]}"
 
@@ -246,12 +250,13 @@ class _Work:
         raise PoolExhaustedError(f"subnet {side.subnet}: {len(side.ips)} addresses given, all in use")
 
     def _reclaim(self, subnet: str) -> bool:
-        """Take back one reservation that a scale-down of another gateway left over in a Subnet."""
+        """Take back one reservation that a scale-down of another gateway left over in a Subnet's network."""
+        network = self.pools.same_network(subnet)
         for other, ips in sorted(self.snapshot.ips.derived(ips_by_gateway).items()):
-            if other == self.key or not any(ip.subnet == subnet for ip in ips):
+            if other == self.key or not any(ip.subnet in network for ip in ips):
                 continue
             spare = _spare_entry(self.snapshot, other, ips, self.pools)
-            if any(ip.subnet == subnet for ip in spare):
+            if any(ip.subnet in network for ip in spare):
                 for ip in spare:
                     self.pools.release(ip)
                 self.reclaimed.extend(spare)
@@ -272,11 +277,17 @@ def held(pod: Pod, resolved: Resolved) -> tuple[tuple[str, ...], tuple[str, ...]
 
 
 def _assign(
-    resolved: Resolved, entries: Sequence[Entry], pods: Sequence[Pod]
+    resolved: Resolved, entries: Sequence[Entry], pods: Sequence[Pod], pools: Pools
 ) -> tuple[dict[str, Entry], tuple[Pod, ...], tuple[Pod, ...]]:
     """Who has which entry: (by pod name, pods that get theirs now, pods on addresses of no entry)."""
     by_addresses = {(entry.internal, entry.external): entry for entry in entries}
-    used: set[Spot] = {(h.subnet, text) for pod in pods for h in pod.holdings for text in h.addresses}
+    used: set[Spot] = {
+        (name, text)
+        for pod in pods
+        for holding in pod.holdings
+        for name in pools.same_network(holding.subnet)
+        for text in holding.addresses
+    }
     given: dict[str, Entry] = {}
     misplaced, waiting = [], []
     for pod in pods:

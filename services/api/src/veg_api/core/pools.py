@@ -2,6 +2,9 @@
 
 `Pools` lives for one planning pass: what one plan of the pass takes, the next one sees as taken. Reading never
 enumerates a pool: a /16 or a /64 costs what is used of it, and every further address of the pass costs next to nothing.
+
+Subnets outside OVN that name one provider are one network: where their ranges overlap, an address of one is taken in
+the others too. Subnets of OVN are networks of their own.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from dataclasses import dataclass
 from veg_api.core import addresses
 from veg_api.core.addresses import AddressError
 from veg_api.core.gateway import Gateway, GatewayKey
-from veg_api.core.network import Subnet
+from veg_api.core.network import Subnet, SubnetObject
 from veg_api.core.objects import Ip, Pod
 from veg_api.core.snapshot import Snapshot
 
@@ -53,17 +56,23 @@ class Pools:
 
     def owner(self, subnet: str, text: str) -> str | None:
         """Who has an address, for people; None when it is free."""
-        if (subnet, text) in self._taken:
-            return self._taken[subnet, text]
-        ip = self._snapshot.ips.derived(_ips_by_spot).get((subnet, text))
+        return next((o for name in self.same_network(subnet) if (o := self._owner((name, text)))), None)
+
+    def _owner(self, spot: Spot) -> str | None:
+        if spot in self._taken:
+            return self._taken[spot]
+        ip = self._snapshot.ips.derived(_ips_by_spot).get(spot)
         if ip is not None and ip.name not in self._released:
             return ip.user
-        pod = self._snapshot.pods.derived(pods_by_spot).get((subnet, text))
+        pod = self._snapshot.pods.derived(pods_by_spot).get(spot)
         return f"pod {pod.namespace}/{pod.name}" if pod is not None else None
 
     def foreign_owner(self, subnet: str, text: str, key: GatewayKey) -> str | None:
         """As `owner`, but what the gateway itself or its pods have counts as free."""
-        spot = (subnet, text)
+        names = self.same_network(subnet)
+        return next((o for name in names if (o := self._foreign_owner((name, text), key))), None)
+
+    def _foreign_owner(self, spot: Spot, key: GatewayKey) -> str | None:
         mine = f"gateway {key[0]}/{key[1]}"
         if self._taken.get(spot, mine) != mine:
             return self._taken[spot]
@@ -75,6 +84,10 @@ class Pools:
             return f"pod {pod.namespace}/{pod.name}"
         return None
 
+    def same_network(self, subnet: str) -> tuple[str, ...]:
+        """A Subnet and those whose addresses are the same network's, by name: overlapping ones of its provider."""
+        return self._snapshot.subnets.derived(_same_network).get(subnet, (subnet,))
+
     def take(self, subnet: str, texts: Iterable[str], user: str) -> None:
         """Mark addresses as `user`'s for the rest of the pass."""
         for text in texts:
@@ -84,15 +97,15 @@ class Pools:
         """Give up an IP object: its addresses are free for the rest of the pass, unless a pod has them."""
         self._released.add(ip.name)
         for text in ip.addresses:
-            self._taken.pop((ip.subnet, text), None)
-            self._cursors.pop((ip.subnet, addresses.family(text)), None)
+            for name in self.same_network(ip.subnet):
+                self._taken.pop((name, text), None)
+                self._cursors.pop((name, addresses.family(text)), None)
 
     def next_free(self, subnet: Subnet, family: int) -> str:
         """The lowest free address of a family, not taken yet. Raises PoolExhaustedError."""
         prefix = addresses.network(subnet.cidr(family))
         last = int(prefix.broadcast_address)
         excluded = dict(subnet.excluded).get(family, ())
-        asked_for = self._snapshot.gateways.derived(_asked_for)
         value = self._cursors.get((subnet.name, family), int(prefix.network_address))
         position = 0
         while value <= last:
@@ -102,7 +115,7 @@ class Pools:
                 value = excluded[position][1] + 1
                 continue
             text = addresses.text_of(family, value)
-            if self.owner(subnet.name, text) is None and not _reserved(subnet.name, text, asked_for):
+            if self.owner(subnet.name, text) is None and not self._reserved(subnet.name, text):
                 self._cursors[subnet.name, family] = value
                 return text
             value += 1
@@ -112,16 +125,24 @@ class Pools:
             f"subnet {subnet.name}: {usage.size} IPv{family} addresses, {usage.used} in use"
         )
 
+    def _reserved(self, subnet: str, text: str) -> bool:
+        """Whether some gateway asks for an address in its spec."""
+        asked_for = self._snapshot.gateways.derived(_asked_for)
+        return any(text in asked_for.get(name, ()) for name in (*self.same_network(subnet), ""))
+
     def usage(self, subnet: Subnet, family: int) -> Usage:
         """Counts of the present state and of what the pass has taken."""
         prefix = addresses.network(subnet.cidr(family))
         first, last = int(prefix.network_address), int(prefix.broadcast_address)
         excluded = dict(subnet.excluded).get(family, ())
         outside = sum(max(0, min(b, last) - max(a, first) + 1) for a, b in excluded)
-        spots = self._snapshot.ips.derived(_ips_by_subnet).get(subnet.name, {})
-        used = {text for text, ip in spots.items() if ip.name not in self._released}
-        used |= self._snapshot.pods.derived(_pods_by_subnet).get(subnet.name, set())
-        used |= {text for name, text in self._taken if name == subnet.name}
+        used: set[str] = set()
+        names = self.same_network(subnet.name)
+        for name in names:
+            spots = self._snapshot.ips.derived(_ips_by_subnet).get(name, {})
+            used |= {text for text, ip in spots.items() if ip.name not in self._released}
+            used |= self._snapshot.pods.derived(_pods_by_subnet).get(name, set())
+        used |= {text for name, text in self._taken if name in names}
         counted = sum(
             1
             for text in used
@@ -188,5 +209,23 @@ def _asked_for(items: Mapping[tuple[str, str], Gateway]) -> dict[str, set[str]]:
     return found
 
 
-def _reserved(subnet: str, text: str, asked_for: Mapping[str, set[str]]) -> bool:
-    return text in asked_for.get(subnet, ()) or text in asked_for.get("", ())
+def _same_network(items: Mapping[tuple[str, str], SubnetObject]) -> dict[str, tuple[str, ...]]:
+    """Names of the Subnets outside OVN that overlap with others of their provider, each with itself and those."""
+    ranges: dict[tuple[str, int], list[tuple[int, int, str]]] = {}
+    for subnet in (item.value for item in items.values()):
+        if subnet is None or subnet.in_vpc:
+            continue
+        for cidr in subnet.cidrs:
+            prefix = addresses.network(cidr)
+            span = (int(prefix.network_address), int(prefix.broadcast_address), subnet.name)
+            ranges.setdefault((subnet.provider, prefix.version), []).append(span)
+    found: dict[str, set[str]] = {}
+    for spans in ranges.values():
+        open_spans: list[tuple[int, str]] = []
+        for first, last, name in sorted(spans):
+            open_spans = [(end, other) for end, other in open_spans if end >= first]
+            for _, other in open_spans:
+                found.setdefault(name, {name}).add(other)
+                found.setdefault(other, {other}).add(name)
+            open_spans.append((last, name))
+    return {name: tuple(sorted(names)) for name, names in found.items()}
