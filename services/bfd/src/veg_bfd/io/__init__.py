@@ -1,0 +1,1 @@
+"""Neighbours of the packet loop: sockets, scheduler, the control process."""
