@@ -15,6 +15,7 @@ from veg_api.core.gateway import Gateway, GatewayKey
 from veg_api.core.names import DEFAULT_VPC, GATEWAY_KIND, GATEWAY_LABEL
 from veg_api.core.objects import Ip, Pod
 from veg_api.core.snapshot import Snapshot
+from veg_api.core.usage import named_networks
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ def affected(before: Snapshot, after: Snapshot, touched: Iterable[Ref]) -> Affec
         if ref.kind == GATEWAY_KIND:
             keys.add((ref.namespace, ref.name))
             keys |= _rivals(before, after, ref)
+            old = before.gateways.get(ref.name, ref.namespace)
+            topology |= named_networks(old) != named_networks(after.gateways.get(ref.name, ref.namespace))
             frees = True
         elif ref.kind in ("Deployment", "ConfigMap"):
             keys |= _labelled(before, after, ref)

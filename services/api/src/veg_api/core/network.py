@@ -88,6 +88,10 @@ class SubnetObject:
     created: str = ""
     deleting: bool = False
     generation: int = 0
+    uid: str = ""
+    # Our own doing, and no input: two versions that differ in these are equal.
+    finalizers: tuple[str, ...] = field(default=(), compare=False)
+    resource_version: str = field(default="", compare=False)
     spec: Object = field(default_factory=dict, hash=False)
     status: Object = field(default_factory=dict, hash=False, compare=False)
 
@@ -102,6 +106,9 @@ class Vpc:
     problems: tuple[Problem, ...] = ()
     deleting: bool = False
     generation: int = 0
+    uid: str = ""
+    finalizers: tuple[str, ...] = field(default=(), compare=False)
+    resource_version: str = field(default="", compare=False)
     status: Object = field(default_factory=dict, hash=False, compare=False)
 
     @property
@@ -136,6 +143,9 @@ def parse_subnet(obj: Object) -> SubnetObject:
         created=metadata.get("creationTimestamp", ""),
         deleting="deletionTimestamp" in metadata,
         generation=metadata.get("generation", 0),
+        uid=metadata.get("uid", ""),
+        finalizers=tuple(metadata.get("finalizers") or ()),
+        resource_version=metadata.get("resourceVersion", ""),
         spec=spec,
         status=status,
     )
@@ -181,6 +191,9 @@ def parse_vpc(obj: Object) -> Vpc:
         problems=tuple(problems),
         deleting="deletionTimestamp" in metadata,
         generation=metadata.get("generation", 0),
+        uid=metadata.get("uid", ""),
+        finalizers=tuple(metadata.get("finalizers") or ()),
+        resource_version=metadata.get("resourceVersion", ""),
         status=_mapping(obj.get("status")),
     )
 

@@ -93,6 +93,13 @@ class Pools:
         for text in texts:
             self._taken[subnet, text] = user
 
+    def takers(self) -> dict[str, list[str]]:
+        """By Subnet, who has taken an address in this pass, sorted."""
+        found: dict[str, set[str]] = {}
+        for (subnet, _), user in self._taken.items():
+            found.setdefault(subnet, set()).add(user)
+        return {subnet: sorted(users) for subnet, users in found.items()}
+
     def release(self, ip: Ip) -> None:
         """Give up an IP object: its addresses are free for the rest of the pass, unless a pod has them."""
         self._released.add(ip.name)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import bisect
 import math
+from dataclasses import dataclass, field
 
 from veg_common.objects import Object, Ref
 
-from veg_api.core import addresses
-from veg_api.core.change import Change, put_status
+from veg_api.core import addresses, usage
+from veg_api.core.change import Change, EventRecord, put_status
+from veg_api.core.names import FINALIZER
 from veg_api.core.network import Subnet, SubnetObject, Vpc
 from veg_api.core.pools import Pools
 from veg_api.core.problems import Problem, summary
@@ -20,20 +22,47 @@ _APPLIED = ("protocol", "cidrBlock", "gateway", "excludeIps", "provider", "vpc",
 _EXACT = 2**53
 
 
-def plan_subnets(snapshot: Snapshot, pools: Pools) -> tuple[list[Subnet], list[Change]]:
-    """(the OVN Subnets to build, status patches of all Subnets)."""
+@dataclass
+class NetworkChanges:
+    """What is to be written on Subnets and Vpcs, and told of them. `protect`: those in use are kept by a finalizer."""
+
+    snapshot: Snapshot
+    protect: bool
+    changes: list[Change] = field(default_factory=list)
+    events: list[EventRecord] = field(default_factory=list)
+
+    def add(self, ref: Ref, resource: SubnetObject | Vpc, users: tuple[str, ...], wanted: Object) -> None:
+        """Finalizer and status of one resource; `wanted` is its status without what is said of its deletion."""
+        patch = usage.finalizer(ref, resource, used=self.protect and bool(users))
+        if patch is not None:
+            self.changes.append(patch)
+        if resource.deleting:
+            if not users or FINALIZER not in resource.finalizers:
+                return  # it is as good as gone
+            told = ("Deletable", "False", "InUse", usage.waiting_text(users))
+            listed = _condition(self.snapshot, resource.status, told)
+            wanted["conditions"].append({**listed, "observedGeneration": resource.generation})
+            if (event := usage.waiting_event(ref, resource, users)) is not None:
+                self.events.append(event)
+        change = put_status(ref, wanted, resource.status)
+        if change is not None:
+            self.changes.append(change)
+
+
+def plan_subnets(pools: Pools, work: NetworkChanges) -> list[Subnet]:
+    """The OVN Subnets to build; what is to be written on all Subnets goes to `work`."""
+    snapshot = work.snapshot
     placed = _Placed()
-    changes: list[Change] = []
+    takers = pools.takers()
     # The older one of two that overlap stays: it has pods.
     for resource in sorted(snapshot.subnets.items.values(), key=lambda s: (s.created, s.name)):
         misplaced = _place_faults(snapshot, resource.value, placed)
         if resource.value is not None and resource.value.in_vpc and not misplaced:
             placed.add(resource.value)
         wanted = _status(snapshot, pools, resource, [*resource.problems, *misplaced])
-        change = put_status(Ref("Subnet", "", resource.name), wanted, resource.status)
-        if change is not None:
-            changes.append(change)
-    return sorted(placed.subnets, key=lambda s: s.name), changes
+        users = usage.subnet_users(snapshot, resource.name, takers.get(resource.name, ()))
+        work.add(Ref("Subnet", "", resource.name), resource, users, wanted)
+    return sorted(placed.subnets, key=lambda s: s.name)
 
 
 class _Placed:
@@ -65,14 +94,11 @@ def _span(cidr: str) -> tuple[int, int, int]:
     return prefix.version, int(prefix.network_address), int(prefix.broadcast_address)
 
 
-def plan_vpcs(snapshot: Snapshot) -> list[Change]:
-    """Status patches of all Vpcs."""
-    changes: list[Change] = []
-    for (_, name), vpc in sorted(snapshot.vpcs.items.items()):
-        change = put_status(Ref("Vpc", "", name), _vpc_status(snapshot, vpc), vpc.status)
-        if change is not None:
-            changes.append(change)
-    return changes
+def plan_vpcs(work: NetworkChanges) -> None:
+    """What is to be written on all Vpcs."""
+    for (_, name), vpc in sorted(work.snapshot.vpcs.items.items()):
+        users = usage.vpc_users(work.snapshot, name)
+        work.add(Ref("Vpc", "", name), vpc, users, _vpc_status(work.snapshot, vpc))
 
 
 def _place_faults(snapshot: Snapshot, subnet: Subnet | None, placed: _Placed) -> list[Problem]:

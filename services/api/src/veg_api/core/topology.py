@@ -29,7 +29,7 @@ from veg_api.core.objects import Holding, Ip, Pod
 from veg_api.core.pools import PoolExhaustedError, Pools, is_excluded
 from veg_api.core.resolved import Side
 from veg_api.core.snapshot import Snapshot
-from veg_api.core.subnet_status import plan_subnets, plan_vpcs
+from veg_api.core.subnet_status import NetworkChanges, plan_subnets, plan_vpcs
 
 
 @dataclass(frozen=True)
@@ -45,16 +45,20 @@ class _RefusedError(Exception):
     """A pod that can not get an address; the text is for its author."""
 
 
-def plan_topology(snapshot: Snapshot, pools: Pools | None = None) -> TopologyPlan:
-    """The plan of everything but gateways. Plans of gateways of the same pass come before it and share `pools`."""
+def plan_topology(snapshot: Snapshot, pools: Pools | None = None, *, protect: bool = True) -> TopologyPlan:
+    """The plan of everything but gateways. Plans of gateways of the same pass come before it and share `pools`.
+
+    `protect` keeps Subnets and Vpcs that are in use from being deleted; it is to be off where another controller owns
+    them.
+    """
     pools = pools or Pools(snapshot)
     work = _Work(snapshot, pools)
     work.ports()
     work.clients()
     work.collect()
-    good, statuses = plan_subnets(snapshot, pools)
-    work.changes += statuses
-    work.changes += plan_vpcs(snapshot)
+    networks = NetworkChanges(snapshot, protect)
+    good = plan_subnets(pools, networks)
+    plan_vpcs(networks)
     intents: dict[IntentKey, Intent] = {}
     for (_, name), vpc in sorted(snapshot.vpcs.items.items()):
         intents[IntentKey("VPC", name)] = VpcIntent(name, vpc.is_default)
@@ -62,7 +66,8 @@ def plan_topology(snapshot: Snapshot, pools: Pools | None = None) -> TopologyPla
         intent = SubnetIntent(subnet.name, subnet.vpc, subnet.cidrs, subnet.gateways)
         intents[intent.key] = intent
     intents |= work.intents
-    return TopologyPlan(tuple(work.changes), intents, tuple(work.events))
+    changes, events = (*work.changes, *networks.changes), (*work.events, *networks.events)
+    return TopologyPlan(changes, intents, events)
 
 
 class _Work:
@@ -145,6 +150,8 @@ class _Work:
         if found is None:
             state = "is not valid" if self.snapshot.subnets.get(name) else "does not exist"
             raise _RefusedError(f"Subnet {name!r} {state}")
+        if self.snapshot.subnets.items["", name].deleting:
+            raise _RefusedError(f"Subnet {name!r} is being deleted")
         if not found.in_vpc:
             raise _RefusedError(f"Subnet {name!r} (provider {found.provider}) is not one of OVN")
         return found

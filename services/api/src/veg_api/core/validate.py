@@ -54,7 +54,7 @@ def check(snapshot: Snapshot, gateway: Gateway, pools: Pools, last: Resolved | N
     """Every fault of a gateway, and the gateway resolved if it has none that matters. `last` is its last good state."""
     spec, problems = gateway.spec, list(gateway.problems)
     broken = {p.field.split(".")[1].split("[")[0] for p in errors(gateway.problems) if "." in p.field}
-    networks = _networks(snapshot, spec, problems)
+    networks = _networks(snapshot, spec, problems, last)
     found = sources.collect(snapshot, gateway.key, spec, networks.families)
     problems += found.problems
     problems += _name_problems(gateway, last)
@@ -86,9 +86,16 @@ def check(snapshot: Snapshot, gateway: Gateway, pools: Pools, last: Resolved | N
     return Check(tuple(kept), resolved)
 
 
-def _networks(snapshot: Snapshot, spec: GatewaySpec, problems: list[Problem]) -> _Networks:
+def _networks(
+    snapshot: Snapshot, spec: GatewaySpec, problems: list[Problem], last: Resolved | None
+) -> _Networks:
     internal = _internal_subnet(snapshot, spec, problems)
     external = _external_subnet(snapshot, spec, problems)
+    before = (last.internal.subnet, last.external.subnet) if last is not None else ()
+    for field, found in (("spec.internalSubnet", internal), ("spec.externalSubnet", external)):
+        # Who is on it already stays: its deletion waits for him.
+        if found is not None and found.name not in before and snapshot.subnets.items["", found.name].deleting:
+            problems.append(Problem(field, "SubnetDeleting", f"Subnet {found.name!r} is being deleted"))
     nad = _nad(snapshot, external, problems) if external else None
     families: tuple[int, ...] = ()
     if internal and external:
