@@ -261,3 +261,54 @@ def test_objects_have_what_the_pod_needs(two: World) -> None:
         "ovn.kubernetes.io/ip_pool": "10.16.0.2,10.16.0.3",
         "eth1.default.kubernetes.io/ip_pool": "172.17.0.11,172.17.0.12",
     }
+
+
+UNSCHEDULABLE = {
+    "conditions": [
+        {
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": "Unschedulable",
+            "message": "0/3 nodes are available: 3 node(s) didn't match pod anti-affinity rules.",
+        }
+    ]
+}
+WAITING = {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "nope:1"'}
+FAILED = {"exitCode": 2, "reason": "Error", "message": "no such flag"}
+
+
+@pytest.mark.parametrize(
+    ("pod_status", "text"),
+    [
+        (UNSCHEDULABLE, "Unschedulable: 0/3 nodes are available"),
+        (
+            {"containerStatuses": [{"name": "gateway", "state": {"waiting": WAITING}}]},
+            'container gateway: ImagePullBackOff: Back-off pulling image "nope:1"',
+        ),
+        (
+            {"containerStatuses": [{"name": "gateway", "state": {"terminated": FAILED}}]},
+            "container gateway: exit code 2: Error: no such flag",
+        ),
+        (
+            {
+                "containerStatuses": [
+                    {"name": "gateway", "state": {"waiting": {"reason": "ContainerCreating"}}}
+                ]
+            },
+            "",
+        ),
+        ({"containerStatuses": "nonsense", "conditions": [3]}, ""),
+    ],
+    ids=["unschedulable", "image", "failed", "creating", "nonsense"],
+)
+def test_why_a_pod_does_not_start(world: World, pod_status: Object, text: str) -> None:
+    """What scheduler or kubelet say is in the replica's status and in the condition."""
+    world.put(gateway())
+    world.settle(ready=False)
+    (name,) = names(world)
+    world.update("Pod", name, {"status": pod_status})
+    steps(world)
+    (entry,) = world.status()["pods"]
+    message = world.condition("WorkloadReady")["message"]
+    assert (text in entry["message"], bool(entry["message"])) == (True, bool(text))
+    assert message.startswith("0 of 1 pods ready") and f"{name}: NotReadyYet" in message and text in message

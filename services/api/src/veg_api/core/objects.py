@@ -22,6 +22,9 @@ from veg_api.core.names import (
 )
 
 _SUFFIX = ".kubernetes.io/ip_address"
+# What every container waits for at first.
+_USUAL = ("ContainerCreating", "PodInitializing")
+_LONGEST = 400
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,10 @@ class Wish:
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod. `gateway` is the label's value; `owner` is (kind, name, uid) of the controller."""
+    """A pod. `gateway` is the label's value; `owner` is (kind, name, uid) of the controller.
+
+    `trouble` is what scheduler and kubelet say of why it does not run; "" when they say nothing.
+    """
 
     namespace: str
     name: str
@@ -61,6 +67,7 @@ class Pod:
     holdings: tuple[Holding, ...]
     wish: Wish
     allocation_error: str
+    trouble: str = ""
 
     def holding(self, prefix: str) -> Holding | None:
         """What it has on one network."""
@@ -135,6 +142,7 @@ def parse_pod(obj: Object) -> Pod:
             mac="" if allocated else str(annotations.get(f"{OVN_PREFIX}/mac_address", "")),
         ),
         allocation_error=str(annotations.get(ALLOCATION_ERROR_ANNOTATION, "")),
+        trouble=_trouble(status),
     )
 
 
@@ -195,10 +203,36 @@ def _canonical(texts: list[str]) -> tuple[str, ...]:
         return ()
 
 
+def _trouble(status: Object) -> str:
+    """Why a pod does not run: the scheduler's message, else those of containers that wait or failed."""
+    for condition in _list(status.get("conditions")):
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return _said(condition)
+    found = []
+    for container in _list(status.get("initContainerStatuses")) + _list(status.get("containerStatuses")):
+        state = _mapping(container.get("state"))
+        waiting, ended = _mapping(state.get("waiting")), _mapping(state.get("terminated"))
+        if ended.get("exitCode"):
+            text = f"exit code {ended['exitCode']}: {_said(ended)}"
+            found.append(f"container {container.get('name')}: {text}")
+        elif waiting and (waiting.get("reason") not in _USUAL or waiting.get("message")):
+            found.append(f"container {container.get('name')}: {_said(waiting)}")
+    return "; ".join(found)
+
+
+def _said(state: Object) -> str:
+    """Reason and message of a condition or a container's state; messages may be long."""
+    text = ": ".join(str(state[key]) for key in ("reason", "message") if state.get(key))
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+
+
+def _list(value: Any) -> list[Object]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
 def _condition(status: Object, kind: str) -> str | None:
-    conditions: Any = status.get("conditions")
-    for condition in conditions if isinstance(conditions, list) else ():
-        if isinstance(condition, dict) and condition.get("type") == kind:
+    for condition in _list(status.get("conditions")):
+        if condition.get("type") == kind:
             return str(condition.get("status"))
     return None
 

@@ -25,7 +25,7 @@ from veg_api.core.snapshot import Snapshot
 
 @dataclass(frozen=True)
 class Replica:
-    """One pod of a gateway. Addresses are () until they are given."""
+    """One pod of a gateway. Addresses are () until they are given; `message` is what there is to say beyond `reason`."""
 
     pod: Pod
     internal: tuple[str, ...]
@@ -33,6 +33,12 @@ class Replica:
     serving: bool
     reason: str
     since: str
+    message: str = ""
+
+    @property
+    def told(self) -> str:
+        """Name, reason and message in one, for people."""
+        return f"{self.pod.name}: {self.reason}{f' ({self.message})' if self.message else ''}"
 
     def to_status(self) -> Object:
         """An entry of status.pods."""
@@ -45,6 +51,7 @@ class Replica:
             "ready": self.pod.ready,
             "serving": self.serving,
             "reason": self.reason,
+            "message": self.message,
             "since": self.since,
         }
 
@@ -109,7 +116,8 @@ def _replica(
     shown = (entry.internal, entry.external) if entry is not None else (internal, _external(pod))
     unchanged = before.get("serving") == serving and before.get("reason") == reason
     since = str(before.get("since") or snapshot.now) if unchanged else snapshot.now
-    return Replica(pod, *shown, serving, reason, since)
+    message = "" if pod.ready else pod.trouble
+    return Replica(pod, *shown, serving, reason, since, message)
 
 
 def _in_vpc(snapshot: Snapshot, resolved: Resolved, name: str) -> bool:

@@ -184,11 +184,11 @@ def _workload(state: Running) -> Condition:
     surplus = sum(not r.pod.deleting for r in state.replicas) - wanted
     behind = observed is not None and generation is not None and observed < generation
     if behind or (updated is not None and updated < wanted) or surplus > 0:
-        return Condition("WorkloadReady", "False", "RollingOut", f"{counts}, the Deployment is rolling out")
+        stuck = "; ".join(r.told for r in state.replicas if r.message)
+        text = f"{counts}, the Deployment is rolling out{': ' if stuck else ''}{stuck}"
+        return Condition("WorkloadReady", "False", "RollingOut", text)
     if ready < wanted:
-        waiting = "; ".join(
-            f"{r.pod.name}: {r.reason}" for r in state.replicas if not (r.pod.ready and r.reason == "Ready")
-        )
+        waiting = "; ".join(r.told for r in state.replicas if not (r.pod.ready and r.reason == "Ready"))
         return Condition(
             "WorkloadReady", "False", "PodsNotReady", f"{counts}{': ' if waiting else ''}{waiting}"
         )
