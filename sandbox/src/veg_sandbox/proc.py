@@ -149,6 +149,15 @@ def is_alive(record: Record) -> bool:
     return _start_ticks(record.pid) == record.start_ticks and record.boot_id == _BOOT_ID.read_text().strip()
 
 
+def signal_all(records: Iterable[Record], sig: int) -> None:
+    """Signal the processes and wait for nothing."""
+    for record in records:
+        handle = _open(record)
+        if handle is not None:
+            _signal(handle, sig)
+            os.close(handle)
+
+
 def end(records: Iterable[Record], sig: int, *, wait: float) -> int:
     """Signal the processes, wait for all of them at most `wait` s, then SIGKILL. Returns how many lived."""
     handles: list[tuple[Record, int]] = []

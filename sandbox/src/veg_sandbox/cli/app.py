@@ -14,7 +14,7 @@ import click
 COMMANDS = {
     "up": "veg_sandbox.cli.lifecycle:up",
     "down": "veg_sandbox.cli.lifecycle:down",
-    "status": "veg_sandbox.cli.lifecycle:status",
+    "status": "veg_sandbox.cli.status:status",
     "apply": "veg_sandbox.cli.commands:apply",
     "delete": "veg_sandbox.cli.commands:delete",
     "get": "veg_sandbox.cli.commands:get",
@@ -28,6 +28,7 @@ COMMANDS = {
     "logs": "veg_sandbox.cli.inside:logs",
     "restart": "veg_sandbox.cli.lifecycle:restart",
     "stop": "veg_sandbox.cli.lifecycle:stop",
+    "fault": "veg_sandbox.cli.fault:fault",
     "demo": "veg_sandbox.demo:command",
     "runtime": "veg_sandbox.runtime.service:command",
 }
@@ -48,6 +49,7 @@ HELP = {
     "logs": "Print the log of a service or pod.",
     "restart": "Restart one service.",
     "stop": "Stop one service.",
+    "fault": "Break something on purpose, see what is broken, heal it.",
     "demo": "Show and prove the specification's first example.",
 }
 # In the environment, so that it holds before the command line is parsed and in what a command becomes.

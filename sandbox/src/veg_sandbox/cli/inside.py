@@ -16,6 +16,7 @@ from veg_common.store import NotFoundError
 
 from veg_sandbox.cli import context
 from veg_sandbox.cli.errors import CliError, not_found
+from veg_sandbox.faults.kinds import pod_service
 
 _PASS_THROUGH = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 _COMMAND = click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="CMD...")
@@ -39,10 +40,13 @@ def exec_(
     names = [c.get("name") for c in found.get("spec", {}).get("containers") or []]
     if container is not None and container not in names:
         raise CliError(f"error: container {container} not found in pod {pod}_{namespace}")
+    uid = found["metadata"]["uid"]
+    if container and _ran(found, container) and lab.pod_pid(uid, container) is None:
+        raise CliError(f'error: unable to upgrade connection: container not found ("{container}")', 1)
     from veg_sandbox.net.errors import LabError  # noqa: PLC0415
 
     try:
-        argv = lab.pod_argv(found["metadata"]["uid"], command, container=container)
+        argv = lab.pod_argv(uid, command, container=container)
     except LabError as error:
         raise CliError(f"error: pod {pod} does not run yet: {error}", 1) from error
     become(argv)
@@ -93,7 +97,8 @@ def log_file(name: str, target: str, namespace: str, container: str | None) -> P
     file = lab.log(target)
     if "/" not in target and file.is_file():
         return file
-    pod = target.removeprefix("node-agent@")
+    inside = pod_service(target)
+    pod, container = inside or (target, container)
     try:
         found = pod_object(name, pod, namespace)
     except CliError:
@@ -116,6 +121,14 @@ def pod_object(name: str, pod: str, namespace: str) -> Object:
         return context.run(lambda: store.get(Ref("Pod", namespace, pod)))
     except NotFoundError:
         raise not_found(kind_of("Pod"), pod) from None
+
+
+def _ran(pod: Object, container: str) -> bool:
+    """Whether the container is a process: one that died, or waits for its next start."""
+    from veg_sandbox.runtime.core.pods import container_status  # noqa: PLC0415
+
+    found = container_status(pod, container)
+    return bool(found.get("restartCount") or (found.get("state") or {}).get("waiting"))
 
 
 def become(argv: list[str]) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Commands about the sandbox itself: up, down, status, restart."""
+"""Commands about the sandbox itself: up, down, restart, stop."""
 
 from __future__ import annotations
 
@@ -6,23 +6,20 @@ import datetime as dt
 import signal
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
-from veg_common.objects import Object
 from veg_common.store import AlreadyExistsError
 
 from veg_sandbox.cli import context, seed, services
 from veg_sandbox.cli.context import Paths, Settings
 from veg_sandbox.cli.errors import FAILED, CliError
 from veg_sandbox.cli.objects import namespace_object
-from veg_sandbox.cli.table import age, render
+from veg_sandbox.faults.kinds import pod_service
 
 if TYPE_CHECKING:
     from veg_sandbox.net.lab import Lab
 
-_HEALTH_SECONDS = 30.0
 _POLL_SECONDS = 0.05
 
 
@@ -105,20 +102,8 @@ def _start_services(lab: Lab, where: Paths, progress: Callable[[str], None]) -> 
     for service in listed.values():
         services.start(lab, service)
     for service in listed.values():
-        _until_healthy(lab, where, service)
+        services.until_healthy(lab, where, service)
         progress(f"{service.name} is healthy")
-
-
-def _until_healthy(lab: Lab, where: Paths, service: services.Service) -> None:
-    from veg_sandbox.proc import tail  # noqa: PLC0415
-
-    deadline = time.monotonic() + _HEALTH_SECONDS
-    while not services.is_healthy(lab, where, service):
-        died = lab.processes.pid(service.name) is None
-        if died or time.monotonic() > deadline:
-            verb = "ended" if died else f"is not healthy after {_HEALTH_SECONDS:g} s"
-            raise CliError(f"error: {service.name} {verb}: {tail(lab.log(service.name))}", FAILED)
-        time.sleep(_POLL_SECONDS)
 
 
 def _repair(name: str, where: Paths, wanted: Settings, progress: Progress) -> None:
@@ -181,86 +166,28 @@ def _down(name: str, where: Paths) -> None:
     click.echo(f"sandbox {name} is down" if there else f"sandbox {name} was not up")
 
 
-# status ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Line:
-    """One service of `status`; `since` is RFC 3339 or ""."""
-
-    name: str
-    pid: int | None
-    healthy: bool
-
-
-@click.command()
-@click.pass_obj
-def status(name: str) -> int:
-    """Services with pid, time since their start, and health; exit 1 when one is not healthy."""
-    where, lab = context.running(name), context.lab(name)
-    lines = [Line(daemon, pid, pid is not None) for daemon, pid in lab.daemons().items()]
-    lines += [
-        Line(service.name, lab.processes.pid(service.name), services.is_healthy(lab, where, service))
-        for service in services.services(lab, where).values()
-    ]
-    lines += [
-        Line(f"{_AGENT}{_agent_name(pod)}", lab.pod_pid(pod["metadata"]["uid"], _GATEWAY), _is_ready(pod))
-        for pod in _gateway_pods(name)
-    ]
-    now = dt.datetime.now(dt.UTC)
-    rows = [
-        [line.name, str(line.pid or "-"), age(_since(line.pid), now) if line.pid else "-", _yes(line.healthy)]
-        for line in lines
-    ]
-    click.echo(render(["SERVICE", "PID", "UP SINCE", "HEALTHY"], rows), nl=False)
-    return 0 if all(line.healthy for line in lines) else FAILED
-
-
-def _since(pid: int | None) -> str:
-    """When a process was started, RFC 3339."""
-    import os  # noqa: PLC0415
-    from pathlib import Path  # noqa: PLC0415
-
-    try:
-        ticks = int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19])
-        uptime = float(Path("/proc/uptime").read_text().split()[0])
-    except (OSError, IndexError, ValueError):
-        return ""
-    started = time.time() - uptime + ticks / os.sysconf("SC_CLK_TCK")
-    return dt.datetime.fromtimestamp(started, dt.UTC).isoformat()
-
-
-def _yes(value: bool) -> str:  # noqa: FBT001
-    return "true" if value else "false"
-
-
 # restart --------------------------------------------------------------------------------------------------------
-
-_AGENT, _GATEWAY = "node-agent@", "gateway"
-
 
 _KILL = click.option("--kill", is_flag=True, help="End it with SIGKILL instead of SIGTERM.")
 
 
 @click.command()
 @click.argument("service")
-@click.option(
-    "-n", "--namespace", default="default", show_default=True, help="Namespace of a node-agent's pod."
-)
+@click.option("-n", "--namespace", default="default", show_default=True, help="Namespace of the pod.")
 @_KILL
 @click.pass_obj
 def restart(name: str, /, service: str, namespace: str, *, kill: bool) -> None:
-    """Restart one service: api, ovn-programmer, runtime, an OVN daemon (see status), or node-agent@POD."""
+    """Restart one service: api, ovn-programmer, runtime, an OVN daemon (see status), node-agent@POD or bfdd@POD."""
     where, lab = context.running(name), context.lab(name)
     sig = signal.SIGKILL if kill else signal.SIGTERM
-    if service.startswith(_AGENT):
-        _restart_agent(name, lab, service.removeprefix(_AGENT), namespace, sig)
+    if pod_service(service):
+        _restart_inside(name, lab, service, namespace, sig)
     else:
         listed = services.services(lab, where)
         _end(lab, listed, service, sig)
         if service in listed:
             services.start(lab, listed[service])
-            _until_healthy(lab, where, listed[service])
+            services.until_healthy(lab, where, listed[service])
         else:
             lab.start_daemon(service)
     click.echo(f"{service} restarted")
@@ -284,40 +211,25 @@ def _end(lab: Lab, listed: Mapping[str, services.Service], service: str, sig: si
     elif service in lab.daemons():
         lab.kill_daemon(service, sig)
     else:
-        known = ", ".join([*listed, *lab.daemons(), f"{_AGENT}POD"])
+        known = ", ".join([*listed, *lab.daemons(), "node-agent@POD", "bfdd@POD"])
         raise CliError(f'error: no service "{service}"; there are: {known}')
 
 
-def _restart_agent(name: str, lab: Lab, pod: str, namespace: str, sig: signal.Signals) -> None:
-    """End the agent; the runtime starts it again, and this waits until the pod is ready."""
+def _restart_inside(name: str, lab: Lab, service: str, namespace: str, sig: signal.Signals) -> None:
+    """End a pod's container; the runtime starts it again, and this waits until it is ready."""
     from veg_sandbox.cli.inside import pod_object  # noqa: PLC0415
-    from veg_sandbox.runtime.core.pods import restarts  # noqa: PLC0415
+    from veg_sandbox.runtime.core.pods import container_status  # noqa: PLC0415
 
+    pod, container = pod_service(service) or ("", "")
     found = pod_object(name, pod, namespace)
-    before, uid = restarts(found), found["metadata"]["uid"]
-    died = lab.pod_kill(uid, _GATEWAY, sig)
-    deadline = time.monotonic() + _HEALTH_SECONDS
-    while (died and restarts(found) <= before) or not _is_ready(found):
+    before = container_status(found, container).get("restartCount", 0)
+    died = lab.pod_kill(found["metadata"]["uid"], container, sig)
+    deadline = time.monotonic() + services.HEALTH_SECONDS
+    while True:
+        now = container_status(pod_object(name, pod, namespace), container)
+        if now.get("ready") and (not died or now.get("restartCount", 0) > before):
+            return
         if time.monotonic() > deadline:
-            raise CliError(f"error: {_AGENT}{pod} is not ready {_HEALTH_SECONDS:g} s after its end", FAILED)
+            seconds = f"{services.HEALTH_SECONDS:g} s"
+            raise CliError(f"error: {service} is not ready {seconds} after its end", FAILED)
         time.sleep(_POLL_SECONDS)
-        found = pod_object(name, pod, namespace)
-
-
-def _gateway_pods(name: str) -> list[Object]:
-    from veg_sandbox.runtime.core.returns import GATEWAY_LABEL  # noqa: PLC0415
-
-    store = context.store(name)
-    pods = context.run(lambda: store.list("Pod"))
-    return [pod for pod in pods if GATEWAY_LABEL in (pod["metadata"].get("labels") or {})]
-
-
-def _agent_name(pod: Object) -> str:
-    namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
-    return str(name) if namespace == "default" else f"{name} -n {namespace}"
-
-
-def _is_ready(pod: Object) -> bool:
-    from veg_sandbox.runtime.core.pods import is_ready  # noqa: PLC0415
-
-    return is_ready(pod)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from veg_sandbox.cli.context import Paths
+from veg_sandbox.cli.errors import FAILED, CliError
 
 if TYPE_CHECKING:
     from veg_sandbox.net.lab import Lab
@@ -19,6 +20,8 @@ PROGRAMMER, API, RUNTIME = "ovn-programmer", "api", "runtime"
 NAMES = (PROGRAMMER, API, RUNTIME)
 # The runtime writes its file every second; a busy machine may delay that.
 _HEARTBEAT_SECONDS = 5.0
+HEALTH_SECONDS = 30.0
+_POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,19 @@ def is_healthy(lab: Lab, where: Paths, service: Service) -> bool:
     if pid is None:
         return False
     return answers(service.target) if service.target else beats(where.heartbeat, pid)
+
+
+def until_healthy(lab: Lab, where: Paths, service: Service) -> None:
+    """Wait until it answers. Raises CliError with the end of its log."""
+    from veg_sandbox.proc import tail  # noqa: PLC0415
+
+    deadline = time.monotonic() + HEALTH_SECONDS
+    while not is_healthy(lab, where, service):
+        died = lab.processes.pid(service.name) is None
+        if died or time.monotonic() > deadline:
+            verb = "ended" if died else f"is not healthy after {HEALTH_SECONDS:g} s"
+            raise CliError(f"error: {service.name} {verb}: {tail(lab.log(service.name))}", FAILED)
+        time.sleep(_POLL_SECONDS)
 
 
 def answers(target: str, timeout: float = 1.0) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -167,7 +168,7 @@ def _checked(target: str) -> str:
 
 
 def _path(layout: Layout, path: str | None) -> str:
+    # The environment's scripts first: an image would have them in its PATH.
+    ours = f"{layout.bin}:{Path(sys.prefix) / 'bin'}"
     usual = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    return (
-        f"{layout.bin}:{path or usual}" if path is None or "sbin" in path else f"{layout.bin}:{path}:{usual}"
-    )
+    return f"{ours}:{path or usual}" if path is None or "sbin" in path else f"{ours}:{path}:{usual}"

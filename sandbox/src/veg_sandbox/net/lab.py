@@ -35,6 +35,7 @@ its memory may repeat them:
     argv = lab.pod_argv(pod, ["bash"], container="gateway"); os.execvp(argv[0], argv)       # interactive
     lab.pod_pid(pod, "gateway"); lab.pod_kill(pod, "gateway", signal.SIGTERM, wait=30)
     lab.unplug_pod(pod)                             # its processes, ports, links, namespace, files
+    lab.outage.crash_pod(pod)                       # and what else may happen to pods and nodes
 
 A container has the host's file system with its mounts over it, its own /etc and /run (changes there stay
 in the pod), its own /sys, and `iptables`/`ip6tables` in the legacy variant where the kernel has it.
@@ -61,6 +62,7 @@ from veg_sandbox.net.bringup import bring_up
 from veg_sandbox.net.echo import ECHO_PORT
 from veg_sandbox.net.errors import LabError, LabExistsError, LabNotFoundError, UnknownPodError
 from veg_sandbox.net.model import LabSpec, Layout, Node, lab_dir
+from veg_sandbox.net.outage import Outage
 from veg_sandbox.ovn.daemons import Daemons
 from veg_sandbox.ovn.root import OvnRoot, Progress, ovn_root, to_stderr
 from veg_sandbox.proc import ProcessTable
@@ -209,6 +211,11 @@ class Lab:
         not touched. Only routes that this call made before are ever removed. Raises LabError.
         """
         outside.set_routes(self.layout, routes)
+
+    @property
+    def outage(self) -> Outage:
+        """Crashes, cut links and power losses of pods and nodes."""
+        return Outage(self.layout, self.spec)
 
     # ---- daemons
 

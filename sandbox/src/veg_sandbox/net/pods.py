@@ -57,7 +57,7 @@ class Plumbing:
     def create(self, pod_id: str) -> str:
         """Make the pod's namespace. Returns its name; raises LabError."""
         name = self.layout.pod_netns(pod_id)
-        if _read(self.layout, pod_id).get("netns") == name and netns_exists(name):
+        if record_of(self.layout, pod_id).get("netns") == name and netns_exists(name):
             return name
         teardown.remove_netns([name])  # half-made, or of a pod whose record is lost
         self.layout.pod_dir(pod_id).mkdir(parents=True, exist_ok=True)
@@ -120,14 +120,14 @@ class Plumbing:
         netns = self.layout.pod_netns(pod_id)
         if (NETNS_DIR / netns).exists():
             teardown.remove_netns([netns])
-        for ifname in _read(self.layout, pod_id).get("ports", {}):
+        for ifname in record_of(self.layout, pod_id).get("ports", {}):
             self._unplug_port(pod_id, ifname)
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self.layout.pod_dir(pod_id))
 
     def _unplug_port(self, pod_id: str, ifname: str) -> None:
         """Remove what an earlier, perhaps different or half-made plug left, on whichever node."""
-        before = _read(self.layout, pod_id).get("ports", {}).get(ifname)
+        before = record_of(self.layout, pod_id).get("ports", {}).get(ifname)
         if before is None:
             return
         node = self.layout.node(self.spec, before["node"])
@@ -145,18 +145,18 @@ class Plumbing:
 
     def _need(self, pod_id: str) -> str:
         name = self.layout.pod_netns(pod_id)
-        if not netns_exists(name) or not _read(self.layout, pod_id):
+        if not netns_exists(name) or not record_of(self.layout, pod_id):
             raise UnknownPodError(f"pod {pod_id!r} has no network namespace")
         return name
 
     def _is_made(self, pod_id: str, port: Port) -> bool:
-        have = _read(self.layout, pod_id).get("ports", {}).get(port.ifname)
+        have = record_of(self.layout, pod_id).get("ports", {}).get(port.ifname)
         if have != {**_json(port), "made": True}:
             return False
         return bool(ip_json(self.layout.pod_netns(pod_id), "link", "show", port.ifname))
 
     def _record(self, pod_id: str, port: Port, *, made: bool) -> None:
-        record = _read(self.layout, pod_id)
+        record = record_of(self.layout, pod_id)
         record["ports"][port.ifname] = {**_json(port), "made": made}
         _write(self.layout, pod_id, record)
 
@@ -194,7 +194,8 @@ def _json(port: Port) -> dict[str, Any]:
     return found
 
 
-def _read(layout: Layout, pod_id: str) -> dict[str, Any]:
+def record_of(layout: Layout, pod_id: str) -> dict[str, Any]:
+    """What the pod was asked to be; {} for one that is not there. Raises LabError for a damaged record."""
     try:
         record: dict[str, Any] = json.loads((layout.pod_dir(pod_id) / "pod.json").read_text())
     except FileNotFoundError:

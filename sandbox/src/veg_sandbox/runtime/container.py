@@ -25,6 +25,7 @@ from veg_sandbox.runtime.recorder import KUBELET
 # Until a container is ready for the first time it is asked often, but not for ever.
 _EAGER_PERIOD = 0.2
 _EAGER_SECONDS = 15.0
+_HELD_POLL_SECONDS = 0.05
 _CANNOT_START = "CreateContainerError"
 # How often a probe that keeps failing with the same words is told again.
 _REPEAT_SECONDS = 10.0
@@ -34,6 +35,10 @@ log = get("container")
 
 class Engine(Protocol):
     """What starts and finds the processes of one pod's containers."""
+
+    def held(self) -> bool:
+        """Whether nothing of the pod may be started at the moment."""
+        ...
 
     async def spawn(self, container: Container) -> None:
         """Start it unless it lives. Raises RuntimeError with one line."""
@@ -133,6 +138,8 @@ class ContainerRunner:
                 name = self.container.name
                 self._event("BackOff", f"Back-off restarting failed container {name} in pod {self._pod}")
             await wait_any(self._stopping, seconds=pause / 1000)
+        while self._engine.held() and not self._stopping.is_set():
+            await wait_any(self._stopping, seconds=_HELD_POLL_SECONDS)
         if self._stopping.is_set():
             return False
         try:

@@ -28,6 +28,11 @@ class Kubelet:
         self.loop = Loop("kubelet", self._pass)
         host.cache.listen(self._changed)
 
+    def wake(self, uid: str) -> None:
+        """Have a pod looked at again."""
+        if uid in self._workers:
+            self._workers[uid][0].wake()
+
     def _changed(self, ref: Ref) -> None:
         if ref.kind == "Pod":
             self.loop.wake()

@@ -20,6 +20,7 @@ from veg_sandbox.runtime.cache import Cache
 from veg_sandbox.runtime.controller import DeploymentController, Scheduler
 from veg_sandbox.runtime.kubelet import Kubelet, ReturnRoutes
 from veg_sandbox.runtime.loop import Loop
+from veg_sandbox.runtime.nodes import NodeKeeper
 from veg_sandbox.runtime.recorder import Recorder
 from veg_sandbox.runtime.worker import Host
 
@@ -31,6 +32,7 @@ _KINDS = (
 # The lab's calls wait for the kernel and for OVN, not for the processor.
 _THREADS = 32
 _HEARTBEAT_SECONDS = 1.0
+Work = Callable[[], Coroutine[None, None, None]]
 log = get("runtime")
 
 
@@ -73,21 +75,24 @@ async def serve(config: RuntimeConfig, stop: asyncio.Event) -> None:
     folder.mkdir(exist_ok=True)
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="lab") as threads:
         recorder, loops = Recorder(store), list[Loop]()
+        works: list[Work] = [recorder.run]
         if "controller" in config.roles:
             loops.append(DeploymentController(store, cache).loop)
         if "scheduler" in config.roles:
             loops.append(Scheduler(store, cache, recorder).loop)
         if "kubelet" in config.roles:
             host = Host(lab, store, cache, threads, folder / "volumes", recorder)
-            loops += [Kubelet(host).loop, ReturnRoutes(host).loop]
-        works = [recorder.run, *(loop.run for loop in loops)]
+            kubelet = Kubelet(host)
+            loops += [kubelet.loop, ReturnRoutes(host).loop]
+            works.append(NodeKeeper(host, kubelet.wake).run)
+        works += [loop.run for loop in loops]
         await _run(store, cache, works, folder / "heartbeat", stop)
 
 
 async def _run(
     store: ObjectStore,
     cache: Cache,
-    works: Sequence[Callable[[], Coroutine[None, None, None]]],
+    works: Sequence[Work],
     heartbeat: Path,
     stop: asyncio.Event,
 ) -> None:

@@ -9,7 +9,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -82,6 +82,8 @@ class PodWorker:
         self.uid = str(pod["metadata"]["uid"])
         self._started_at = podstatus.started_at(pod, now())
         self._wake = asyncio.Event()
+        self._plugging = asyncio.Lock()
+        self._wanted: tuple[Interface, ...] = ()
         self._interfaces: tuple[Interface, ...] = ()
         self._macs: dict[str, str] = {}
         self._runners: list[ContainerRunner] = []
@@ -118,11 +120,15 @@ class PodWorker:
     async def _step(self) -> bool:
         """One look at the pod; True when it is gone."""
         pod = self._pod()
+        if pod is not None and self._is_lost(pod):
+            return False  # no kubelet is there; `wake` comes with its return
         if pod is None or is_terminating(pod):
             await self._take_down(pod)
             return True
         if not self._interfaces:
             await self._plug(pod)
+        elif not self._host.lab.outage.is_held(self.uid):
+            await self.whole()
         await self._mount(pod)
         if not self._runners:
             self._start_containers(pod)
@@ -135,7 +141,29 @@ class PodWorker:
 
     # -- network -----------------------------------------------------------------------------------------------
 
+    async def whole(self) -> None:
+        """Plug again what a crash took. Raises LabError, NetworkError."""
+        async with self._plugging:
+            outage, pod = self._host.lab.outage, self._pod()
+            if pod is None or not await self._host.call(outage.is_broken, self.uid):
+                return
+            await self._connect(pod)
+            await self._host.call(outage.repaired, self.uid)
+            self._log.info("pod plugged again")
+
     async def _plug(self, pod: Object) -> None:
+        port = await self._connect(pod)
+        # One that was plugged before works already, whatever OVN does at the moment.
+        plugged = bool(status_of(pod).get("podIP"))
+        if not plugged and not await self._host.call(
+            self._host.lab.wait_port_up, port, timeout=_PORT_UP_SECONDS
+        ):
+            raise WaitingError(f"logical switch port {port} is not up yet")
+        self._interfaces = self._wanted
+        self._log.info("pod plugged", node=node_of(pod), ips=[ip for i in self._wanted for ip in i.ips])
+
+    async def _connect(self, pod: Object) -> str:
+        """Make namespace and interfaces, whatever is there; returns the logical switch port."""
         attachments = {ref_of(o): o for o in self._host.cache.all("NetworkAttachmentDefinition")}
         plug = network.plug_of(pod, attachments)
         if plug.waiting:
@@ -146,12 +174,8 @@ class PodWorker:
             # Its default route leads outside and is its agent's business.
             primary = replace(primary, gateways=())
         self._macs = await self._host.call(plumbing.plug, lab, self.uid, node, port, [primary, *others])
-        # One that was plugged before works already, whatever OVN does at the moment.
-        plugged = bool(status_of(pod).get("podIP"))
-        if not plugged and not await self._host.call(lab.wait_port_up, port, timeout=_PORT_UP_SECONDS):
-            raise WaitingError(f"logical switch port {port} is not up yet")
-        self._interfaces = plug.interfaces
-        self._log.info("pod plugged", node=node, ips=[ip for i in plug.interfaces for ip in i.ips])
+        self._wanted = plug.interfaces
+        return port
 
     # -- containers --------------------------------------------------------------------------------------------
 
@@ -177,7 +201,7 @@ class PodWorker:
                 self._log.info("volume written", volume=name, configmap=source, version=version)
 
     def _start_containers(self, pod: Object) -> None:
-        engine = LabEngine(self._host, self.uid, self.ref.name)
+        engine = LabEngine(self._host, self.uid, self.ref.name, self.whole)
         listed = containers.containers_of(pod, find_program, must_run=is_gateway(pod))
         tell = partial(self._host.recorder.tell, pod)
         self._runners = [ContainerRunner(container, engine, pod, self.wake, tell) for container in listed]
@@ -209,6 +233,8 @@ class PodWorker:
         await self._write(pod, facts, ())
 
     async def _write(self, pod: Object, facts: list[podstatus.ContainerFacts], ips: tuple[str, ...]) -> None:
+        if self._is_lost(pod):
+            return
         node = next((n for n in self._host.lab.nodes if n.name == node_of(pod)), None)
         summary = podstatus.PodFacts(
             host_ip=node.underlay_ip if node else "", ips=ips, started_at=self._started_at, containers=facts
@@ -219,6 +245,11 @@ class PodWorker:
                 self._host.cache.put(await self._host.store.update_status(self.ref, {"status": status}))
             except NotFoundError:
                 self._host.cache.drop(self.ref, self.uid)
+
+    def _is_lost(self, pod: Object) -> bool:
+        """Whether its node has lost its power."""
+        lab = self._host.lab
+        return any(lab.outage.lost_since(n) is not None for n in lab.nodes if n.name == node_of(pod))
 
     async def _annotate(self, pod: Object) -> None:
         text = network.network_status(self._interfaces, self._macs)
@@ -270,13 +301,26 @@ class PodWorker:
 class LabEngine:
     """Containers of one pod as processes of the lab."""
 
-    def __init__(self, host: Host, uid: str, pod_name: str) -> None:
+    def __init__(
+        self, host: Host, uid: str, pod_name: str, whole: Callable[[], Coroutine[None, None, None]]
+    ) -> None:
         self._host = host
         self._uid = uid
         self._pod_name = pod_name
+        self._whole = whole
+
+    def held(self) -> bool:
+        """Whether a fault keeps the pod down."""
+        return self._host.lab.outage.is_held(self._uid)
 
     async def spawn(self, container: Container) -> None:
-        """Start it with its volumes mounted. Raises LabError, ProcessError."""
+        """Start it with its volumes mounted. Raises LabError, ProcessError, or RuntimeError for annotations that
+        make no interface any more.
+        """
+        try:
+            await self._whole()
+        except (NetworkError, WaitingError) as error:
+            raise RuntimeError(str(error)) from error
         folder = self._host.volumes / self._uid
         await self._host.call(
             self._host.lab.pod_spawn,

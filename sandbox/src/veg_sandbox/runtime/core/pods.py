@@ -89,6 +89,13 @@ def make_condition(
     return result | {key: text for key, text in zip(("reason", "message"), because, strict=True) if text}
 
 
+def container_status(pod: Object, name: str) -> Object:
+    """The entry of status.containerStatuses, {} when there is none."""
+    found = status_of(pod).get("containerStatuses")
+    statuses = found if isinstance(found, list) else []
+    return next((s for s in statuses if isinstance(s, dict) and s.get("name") == name), {})
+
+
 def grace_of(pod: Object) -> float:
     """Seconds between TERM and KILL: of its deletion, else of its spec, else Kubernetes' 30; never a surprise."""
     asked = pod.get("metadata", {}).get("deletionGracePeriodSeconds")

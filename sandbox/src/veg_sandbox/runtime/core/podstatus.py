@@ -13,7 +13,7 @@ from veg_sandbox.runtime.core.pods import condition, make_condition, status_of, 
 # First restart at once, then a growing pause; a container that ran this long has recovered (the kubelet's rules,
 # with shorter times: a sandbox is watched by people).
 BACKOFF_MS = (0, 500, 1_000, 2_000, 5_000, 10_000)
-RECOVERED_AFTER_S = 30.0
+RECOVERED_AFTER_S = 10.0
 
 
 @dataclass(frozen=True)
