@@ -186,3 +186,95 @@ def test_usage_errors(flags: list[str], text: str) -> None:
     )
     assert done.returncode == 2
     assert text in done.stderr
+
+
+async def test_nonsense_in_any_object_hurts_nobody(lab: Lab) -> None:
+    """What hands write into objects of every kind ends no loop: others are served, the gRPC lists answer."""
+    await lab.apply(gateway("victim"))
+    await lab.ready("victim")
+    pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: odd, namespace: default, %s}\nspec: %s\n"
+    files = {
+        "pods/default/odd.yaml": pod % ("creationTimestamp: [1]", "{}"),
+        "pods/default/odder.yaml": (pod % ("labels: {}", "[x]")).replace("odd,", "odder,"),
+        "vpcs/odd.yaml": "apiVersion: kubeovn.io/v1\nkind: Vpc\nmetadata: {name: odd, generation: x}\nspec: 3\n",
+        "subnets/odd.yaml": "apiVersion: kubeovn.io/v1\nkind: Subnet\nmetadata: {name: odd}\nspec: [[]]\n",
+        "ips/odd.yaml": (
+            "apiVersion: kubeovn.io/v1\nkind: IP\nmetadata: {name: odd}\nspec: {v4IpAddress: [1], subnet: {}}\n"
+        ),
+        "nodes/odd.yaml": "apiVersion: v1\nkind: Node\nmetadata: {name: odd}\nstatus: {conditions: 7}\n",
+    }
+    for name, text in files.items():
+        (lab.root / name).write_text(text)
+    from veg_common.objects import Ref
+
+    nonsense = {"conditions": [{"type": []}, 3], "internalIPs": 5, "workload": "x", "nexthops": ["y"]}
+    await lab.store.update_status(Ref("VpcEgressGateway", "default", "victim"), {"status": nonsense})
+    await lab.apply(gateway("other", replicas=2))
+    await lab.ready("other")
+    await lab.ready("victim")
+    assert lab.process is not None
+    assert lab.process.poll() is None
+    async with lab.stub() as stub:
+        from veg.api.v1 import api_pb2
+
+        async def listed() -> bool:
+            found = await stub.ListGateways(api_pb2.ListGatewaysRequest(), timeout=5)
+            return [g.status.ready for g in found.gateways] == [True, True]
+
+        await lab.until(listed)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        "{name: a, generation: x}",
+        "{name: a, labels: [1]}",
+        "{name: a, finalizers: {}}",
+        "{name: a, creationTimestamp: 3}",
+        "{name: a, uid: {}}",
+        "{name: 5}",
+        "{name: a, namespace: [b]}",
+        "3",
+    ],
+)
+async def test_odd_metadata_is_the_callers_fault(lab: Lab, metadata: str) -> None:
+    """Validate and Plan answer INVALID_ARGUMENT with a line that says what is odd."""
+    import grpc
+    from veg.api.v1 import api_pb2
+
+    manifest = f"apiVersion: kubeovn.io/v1\nkind: VpcEgressGateway\nmetadata: {metadata}\nspec: {{}}\n"
+    async with lab.stub() as stub:
+        for call, request in (
+            (stub.ValidateGateway, api_pb2.ValidateGatewayRequest(manifest=manifest)),
+            (stub.PlanGateway, api_pb2.PlanGatewayRequest(manifest=manifest)),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as failure:
+                await call(request, timeout=5)
+            assert failure.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+            assert "metadata" in str(failure.value.details())
+
+
+async def test_applying_over_a_broken_file_heals(lab: Lab) -> None:
+    """A new manifest over one that can not be read is a gateway again, with the addresses it had."""
+    await lab.apply(gateway())
+    before = await lab.ready()
+    path = lab.root / "vpc-egress-gateways" / "default" / "gateway1.yaml"
+    path.write_text("apiVersion: [")
+
+    async def told() -> bool:
+        return any(e["reason"] == "Unreadable" for e in await lab.store.list("Event"))
+
+    await lab.until(told)
+    from veg_common.objects import parse_manifests
+
+    (manifest,) = parse_manifests(gateway(replicas=2))
+    await lab.store.create(manifest)
+    after = await lab.ready()
+    assert len(after["externalIPs"]) == 2
+    assert set(before["externalIPs"]) <= set(after["externalIPs"])
+    stored = await lab.get("VpcEgressGateway", "gateway1")
+    deployment = await lab.get("Deployment", "gateway1")
+    assert stored is not None
+    assert deployment is not None
+    assert stored["metadata"]["finalizers"] == ["kubeovn.io/vpc-egress-gateway"]
+    assert deployment["metadata"]["ownerReferences"][0]["uid"] == stored["metadata"]["uid"]

@@ -311,4 +311,6 @@ def test_why_a_pod_does_not_start(world: World, pod_status: Object, text: str) -
     (entry,) = world.status()["pods"]
     message = world.condition("WorkloadReady")["message"]
     assert (text in entry["message"], bool(entry["message"])) == (True, bool(text))
-    assert message.startswith("0 of 1 pods ready") and f"{name}: NotReadyYet" in message and text in message
+    assert message.startswith("0 of 1 pods ready")
+    assert f"{name}: NotReadyYet" in message
+    assert text in message

@@ -132,7 +132,7 @@ def busy() -> World:
 def faults(world: World, item: Object) -> list[Problem]:
     """What a gateway's plan finds."""
     world.put(item)
-    return list(world.plan().problems)
+    return list(world.plan(item["metadata"]["name"]).problems)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -298,3 +298,19 @@ def test_node_selector_terms(world: World) -> None:
     world.put(gateway())
     world.settle()
     assert "nodeAffinity" not in world.get("Deployment", "gateway1")["spec"]["template"]["spec"]["affinity"]
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix", "field"),
+    [
+        ("A_b", "", "metadata.name"),
+        ("a" * 64, "", "metadata.name"),
+        ("ok", "Bad_", "spec.prefix"),
+        ("ok", "a" * 62, "spec.prefix"),
+    ],
+    ids=["name", "long-name", "prefix", "long-prefix"],
+)
+def test_a_bad_name_is_blamed_on_its_origin(busy: World, name: str, prefix: str, field: str) -> None:
+    """A name that no Deployment can have: the prefix is to blame only where there is one."""
+    found = faults(busy, gateway(name, policies=BLOCK, **({"prefix": prefix} if prefix else {})))
+    assert {p.field for p in found} == {field}

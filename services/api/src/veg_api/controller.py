@@ -75,12 +75,15 @@ class Controller:
         self._retries: dict[GatewayKey | None, _Retry] = {}
         self._in_flight: dict[GatewayKey, float] = {}
         self._hidden: frozenset[Ref] = frozenset()
+        self._failed: set[GatewayKey] = set()
+        self._topology_known = False
+        self._refusals: list[EventRecord] = []
         self.listeners: list[Callable[[frozenset[Ref]], None]] = []
 
     @property
     def snapshot(self) -> Snapshot:
         """All inputs as they are known now."""
-        return replace(self._base, programmer=self.link.view, hidden=self.feed.hidden, now=self._now())
+        return replace(self._base, programmer=self.link.view, hidden=self._hidden, now=self._now())
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -90,19 +93,25 @@ class Controller:
             tasks.create_task(self._loop())
 
     async def _loop(self) -> None:
+        failures = 0
         while True:
             await self._wait()
             self._wake.clear()
-            self._take()
-            if not self.feed.synced:
-                continue
             try:
-                await self._pass()
+                self._take()
+                if self.feed.synced:
+                    await self._pass()
+                failures = 0
+                continue
             except (StoreError, OSError) as error:
                 self._log.warning("pass failed", error=str(error))
-                self._all_due = True
-                await asyncio.sleep(_BACKOFF_S[0])
-                self._wake.set()
+            except Exception:  # noqa: BLE001
+                # A fault of ours, met by whatever input: those who are well go on in the next pass.
+                self._log.exception("pass failed")
+            self._all_due = True
+            await asyncio.sleep(min(_BACKOFF_S[0] * 2**failures, _BACKOFF_S[1]))
+            failures = min(failures + 1, 10)
+            self._wake.set()
 
     async def _wait(self) -> None:
         """Until something changed (and a moment longer, for what comes with it) or a retry is due."""
@@ -119,8 +128,10 @@ class Controller:
         """Bring the snapshot up to date and note what that makes due."""
         before = self._base
         self._base, touched = before.with_objects(self.feed.take().items())
-        if self.feed.hidden != self._hidden:
-            self._hidden = self.feed.hidden
+        self._tell_refused(before)
+        hidden = self.feed.hidden | {ref for ref in self._base.refused if not _is_known(self._base, ref)}
+        if hidden != self._hidden:
+            self._hidden = hidden
             self._all_due = True
         if touched:
             found = affected(before, self._base, touched)
@@ -137,9 +148,18 @@ class Controller:
                 self._due |= {key} if key is not None else set()
         self._due |= {key for key, due in self._in_flight.items() if due <= now}
 
+    def _tell_refused(self, before: Snapshot) -> None:
+        """Events for objects that came in a form nobody can make sense of."""
+        for ref, why in self._base.refused.items():
+            if before.refused.get(ref) != why:
+                good = _is_known(self._base, ref)
+                self._log.error("object refused", object=str(ref), error=why, last_good_kept=good)
+                self._refusals.append(EventRecord(ref, "", "Warning", "Unreadable", why))
+
     async def _pass(self) -> None:
         """Plan what is due, hand the programmer its part, write the rest."""
-        for event in self.feed.take_events():
+        refusals, self._refusals = self._refusals, []
+        for event in [*self.feed.take_events(), *refusals]:
             await self._record(event)
         snapshot = self.snapshot
         fresh, with_topology, everything = self._due, self._topology_due or self._all_due, self._all_due
@@ -158,7 +178,7 @@ class Controller:
             self._later.pop(key, None)
             if (plan := self._plan(snapshot, key, pools)) is not None:
                 plans[key] = plan
-        topology = plan_topology(snapshot, pools) if with_topology else None
+        topology = self._plan_topology(snapshot, pools) if with_topology else None
         self._ask_programmer(snapshot, plans.values(), topology, everything=everything)
         await self._write(snapshot, [*(plans[k] for k in plans if k in fresh), *plans.values()], topology)
 
@@ -191,12 +211,25 @@ class Controller:
         except Exception:  # noqa: BLE001
             # A fault of ours with one gateway must not stop the others.
             self._log.exception("plan failed", gateway="/".join(key))
+            self._failed.add(key)
             self._back_off(key)
             return None
+        self._failed.discard(key)
         if plan.unsettled:
             self._unsettled.add(key)
         else:
             self._unsettled.discard(key)
+        return plan
+
+    def _plan_topology(self, snapshot: Snapshot, pools: Pools) -> TopologyPlan | None:
+        try:
+            plan = plan_topology(snapshot, pools)
+        except Exception:  # noqa: BLE001
+            # As above: gateways do not wait for it, and their intents are asked for without it.
+            self._log.exception("plan failed", gateway="topology")
+            self._back_off(None)
+            return None
+        self._topology_known = True
         return plan
 
     def _unless_in_flight(
@@ -245,7 +278,10 @@ class Controller:
                 self.link.forget([key])
         self._intents |= changes
         if everything or changes:
-            self.link.want(changes.items(), complete=not snapshot.hidden)
+            # What could not be planned has not been asked for, unless it was before.
+            missing = any(gateway_key(*key) not in self._intents for key in self._failed)
+            whole = self._topology_known and not missing and not snapshot.hidden
+            self.link.want(changes.items(), complete=whole)
 
     def _is_known(self, snapshot: Snapshot, plan: GatewayPlan) -> bool:
         """Whether a withdrawal is worth asking for: the gateway is there, or its rows may be."""
@@ -279,13 +315,16 @@ class Controller:
                 "change failed", plan=_name(key), error=str(error)
             )
             self._back_off(key)
+        except Exception:  # noqa: BLE001
+            self._log.exception("change failed", plan=_name(key))
+            self._back_off(key)
         else:
             self._retries.pop(key, None)
 
     async def _record(self, event: EventRecord) -> None:
         try:
             await record(self._store, event, self._now())
-        except StoreError as error:
+        except Exception as error:  # noqa: BLE001
             # An event is a courtesy: losing one is no reason to stop.
             self._log.warning("event lost", reason=event.reason, error=str(error))
 
@@ -314,6 +353,11 @@ def _age(snapshot: Snapshot, key: GatewayKey) -> tuple[str, GatewayKey]:
     """Who came first chooses its addresses first."""
     gateway = snapshot.gateways.get(key[1], key[0])
     return (gateway.created if gateway else "", key)
+
+
+def _is_known(snapshot: Snapshot, ref: Ref) -> bool:
+    """Whether some good version of an object is known."""
+    return snapshot.tables[ref.kind].get(ref.name, ref.namespace) is not None
 
 
 def _is_hidden(key: IntentKey, hidden: frozenset[Ref]) -> bool:

@@ -148,6 +148,10 @@ class Link:
             except* PermanentError as group:
                 self._error = str(group.exceptions[0])
                 self._log.error("protocol fault", error=self._error)
+            except* Exception as group:  # noqa: BLE001
+                # Whatever it is, the next connection may do without it.
+                self._error = str(group.exceptions[0])
+                self._log.exception("session failed")
             now = asyncio.get_running_loop().time()
             if self._state == "connected":
                 self._log.warning("lost", error=self._error)

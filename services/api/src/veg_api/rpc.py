@@ -66,9 +66,12 @@ class ProgrammerClient:
 
     async def apply(self, session: str, intents: Sequence[tuple[int, Intent]]) -> list[Report]:
         """Apply; one report an intent, in order."""
-        request = programmer_pb2.ApplyRequest(
-            session=session, intents=[_intent(intent, generation) for generation, intent in intents]
-        )
+        try:
+            request = programmer_pb2.ApplyRequest(
+                session=session, intents=[_intent(intent, generation) for generation, intent in intents]
+            )
+        except (TypeError, ValueError) as error:
+            raise PermanentError(f"can not be said in the contract's words: {error}") from error
         try:
             response = await self._stub.Apply(request, timeout=_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
@@ -260,7 +263,9 @@ def _operation(operation: Operation) -> types_pb2.Operation:
 
 
 def _problems(problems: Iterable[Problem]) -> list[api_pb2.Problem]:
-    return [api_pb2.Problem(field=p.field, message=p.message, warning=p.warning) for p in problems]
+    return [
+        api_pb2.Problem(field=_text(p.field), message=_text(p.message), warning=p.warning) for p in problems
+    ]
 
 
 def _gateway(gateway: Gateway, extra: Object) -> api_pb2.Gateway:
@@ -268,17 +273,17 @@ def _gateway(gateway: Gateway, extra: Object) -> api_pb2.Gateway:
     spec = gateway.spec
     return api_pb2.Gateway(
         key=types_pb2.ObjectKey(namespace=gateway.namespace, name=gateway.name),
-        generation=gateway.generation,
-        creation_time=gateway.created,
+        generation=_number(gateway.generation),
+        creation_time=_text(gateway.created),
         spec=api_pb2.GatewaySpec(
-            vpc=spec.vpc,
+            vpc=_text(spec.vpc),
             replicas=_int32(spec.replicas),
-            prefix=spec.prefix,
-            image=spec.image,
-            internal_subnet=spec.internal_subnet or extra.get("internalSubnet", ""),
-            external_subnet=spec.external_subnet,
-            internal_ips=spec.internal_ips,
-            external_ips=spec.external_ips,
+            prefix=_text(spec.prefix),
+            image=_text(spec.image),
+            internal_subnet=_text(spec.internal_subnet or extra.get("internalSubnet", "")),
+            external_subnet=_text(spec.external_subnet),
+            internal_ips=_texts([*spec.internal_ips]),
+            external_ips=_texts([*spec.external_ips]),
             bfd=api_pb2.GatewayBfd(
                 enabled=spec.bfd.enabled,
                 min_rx=_int32(spec.bfd.min_rx),
@@ -286,7 +291,9 @@ def _gateway(gateway: Gateway, extra: Object) -> api_pb2.Gateway:
                 multiplier=_int32(spec.bfd.multiplier),
             ),
             policies=[
-                api_pb2.GatewayPolicy(snat=p.snat, ip_blocks=p.ip_blocks, subnets=p.subnets)
+                api_pb2.GatewayPolicy(
+                    snat=p.snat, ip_blocks=_texts([*p.ip_blocks]), subnets=_texts([*p.subnets])
+                )
                 for p in spec.policies
             ],
         ),
@@ -295,31 +302,53 @@ def _gateway(gateway: Gateway, extra: Object) -> api_pb2.Gateway:
 
 
 def _status(status: Object) -> api_pb2.GatewayStatus:
-    workload = status.get("workload") or {}
+    workload = status.get("workload")
+    workload = workload if isinstance(workload, dict) else {}
     return api_pb2.GatewayStatus(
         ready=bool(status.get("ready")),
-        phase=str(status.get("phase") or "Pending"),
-        internal_ips=status.get("internalIPs") or [],
-        external_ips=status.get("externalIPs") or [],
+        phase=_text(status.get("phase")) or "Pending",
+        internal_ips=_texts(status.get("internalIPs")),
+        external_ips=_texts(status.get("externalIPs")),
         workload=api_pb2.Workload(
-            api_version=workload.get("apiVersion", ""),
-            kind=workload.get("kind", ""),
-            name=workload.get("name", ""),
-            nodes=workload.get("nodes") or [],
+            api_version=_text(workload.get("apiVersion")),
+            kind=_text(workload.get("kind")),
+            name=_text(workload.get("name")),
+            nodes=_texts(workload.get("nodes")),
         ),
         conditions=[
             types_pb2.Condition(
-                type=c["type"],
-                status=c["status"],
-                reason=c["reason"],
-                message=c["message"],
-                last_transition_time=c.get("lastTransitionTime", ""),
-                observed_generation=c.get("observedGeneration", 0),
+                type=_text(c.get("type")),
+                status=_text(c.get("status")),
+                reason=_text(c.get("reason")),
+                message=_text(c.get("message")),
+                last_transition_time=_text(c.get("lastTransitionTime")),
+                observed_generation=_number(c.get("observedGeneration")),
             )
-            for c in status.get("conditions") or []
+            for c in _list(status.get("conditions"))
+            if isinstance(c, dict)
         ],
-        observed_generation=int(status.get("observedGeneration") or 0),
+        observed_generation=_number(status.get("observedGeneration")),
     )
+
+
+# A status is ours, but anybody may have written into it.
+
+
+def _text(value: Any) -> str:
+    """A string that protobuf can hold: JSON's escapes allow half a surrogate pair, UTF-8 does not."""
+    return value.encode(errors="replace").decode() if isinstance(value, str) else ""
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _texts(value: Any) -> list[str]:
+    return [_text(item) for item in _list(value) if isinstance(item, str)]
+
+
+def _number(value: Any) -> int:
+    return value if isinstance(value, int) and abs(value) < 2**63 else 0
 
 
 def _int32(value: int) -> int:

@@ -19,6 +19,9 @@ from veg_api.core.snapshot import Snapshot
 from veg_api.core.validate import check, default_subnet
 from veg_api.errors import InvalidManifestError, PermanentError, ProgrammerUnreachableError
 
+# What a manifest says of its own metadata.
+_GIVEN = ("name", "namespace", "labels", "annotations", "finalizers")
+
 _Shown = tuple[Gateway, Object]
 _Event = tuple[Literal["ADDED", "MODIFIED", "DELETED", "SYNCED"], _Shown | None]
 
@@ -113,7 +116,9 @@ def _applied(snapshot: Snapshot, manifest: str) -> tuple[Snapshot, GatewayKey]:
         kinds = ", ".join(obj["kind"] for obj in objects) or "nothing"
         raise InvalidManifestError(f"kind: there must be one {GATEWAY_KIND}, found {kinds}")
     obj = objects[0]
-    metadata = obj["metadata"]
+    # The rest of metadata, and the status, are the server's to fill in.
+    metadata = {k: v for k, v in obj["metadata"].items() if k in _GIVEN}
+    obj = {**{k: v for k, v in obj.items() if k != "status"}, "metadata": metadata}
     key = (metadata["namespace"], metadata["name"])
     existing = snapshot.gateways.get(key[1], key[0])
     if existing is not None:
@@ -127,6 +132,8 @@ def _applied(snapshot: Snapshot, manifest: str) -> tuple[Snapshot, GatewayKey]:
         }
         obj = {**obj, "metadata": metadata, "status": existing.status}
     changed, _ = snapshot.with_objects([(Ref(GATEWAY_KIND, *key), obj)])
+    if (why := changed.refused.get(Ref(GATEWAY_KIND, *key))) is not None:
+        raise InvalidManifestError(why)
     return changed, key
 
 

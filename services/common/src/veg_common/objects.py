@@ -123,6 +123,12 @@ def _odd_metadata(metadata: Object) -> Iterator[str]:
             isinstance(value, dict) and all(isinstance(text, str) for pair in value.items() for text in pair)
         ):
             yield f"metadata.{field}: must map strings to strings"
+    for field in ("uid", "resourceVersion", "creationTimestamp", "deletionTimestamp"):
+        if not isinstance(metadata.get(field, ""), str):
+            yield f"metadata.{field}: must be a string"
+    for field in ("generation", "deletionGracePeriodSeconds"):
+        if type(metadata.get(field, 0)) is not int:
+            yield f"metadata.{field}: must be an integer"
     for field, item in (("finalizers", str), ("ownerReferences", dict)):
         value = metadata.get(field)
         if value is not None and not (
@@ -150,6 +156,9 @@ def parse_manifests(text: str, default_namespace: str = "default") -> list[Objec
         items = doc.get("items") if isinstance(doc, dict) and doc.get("kind") == "List" else None
         objects.extend(items if isinstance(items, list) else [doc])
     for number, obj in enumerate(objects, 1):
+        if isinstance(obj, dict) and isinstance(obj.get("metadata"), dict):
+            # Kubernetes treats null as absent.
+            obj["metadata"] = {key: value for key, value in obj["metadata"].items() if value is not None}
         problem = check_object(obj)
         problem = problem or _not_json(obj)
         if problem:

@@ -332,7 +332,8 @@ def _spare_entry(snapshot: Snapshot, key: GatewayKey, ips: Sequence[Ip], pools: 
         if ip.name not in pools.released:
             by_index.setdefault(ip.index, []).append(ip)
     deployment = snapshot.deployments.get(f"{gateway.spec.prefix}{gateway.name}", gateway.namespace) or {}
-    replicas = max(gateway.spec.replicas, (deployment.get("spec") or {}).get("replicas") or 0)
+    present = (deployment.get("spec") or {}).get("replicas")
+    replicas = max(gateway.spec.replicas, present if isinstance(present, int) else 0)
     if len(by_index) <= replicas:
         return ()
     in_use = {

@@ -131,10 +131,10 @@ def parse_pod(obj: Object) -> Pod:
         deleting="deletionTimestamp" in metadata,
         finished=status.get("phase") in ("Succeeded", "Failed"),
         ready=_condition(status, "Ready") == "True",
-        node=spec.get("nodeName") or "",
+        node=str(spec.get("nodeName") or ""),
         host_network=bool(spec.get("hostNetwork")),
         gateway=str(_mapping(metadata.get("labels")).get(GATEWAY_LABEL, "")),
-        owner=(owner.get("kind", ""), owner.get("name", ""), owner.get("uid", "")),
+        owner=(str(owner.get("kind", "")), str(owner.get("name", "")), str(owner.get("uid", ""))),
         holdings=_holdings(annotations),
         wish=Wish(
             subnet=str(annotations.get(f"{OVN_PREFIX}/logical_switch", "")),
@@ -164,7 +164,7 @@ def parse_ip(obj: Object) -> Ip:
     """An IP object. Never raises: without a readable address it reserves none."""
     metadata, spec = obj["metadata"], _mapping(obj.get("spec"))
     labels = _mapping(metadata.get("labels"))
-    texts = [spec.get("v4IpAddress") or "", spec.get("v6IpAddress") or ""]
+    texts = [str(spec.get("v4IpAddress") or ""), str(spec.get("v6IpAddress") or "")]
     if not any(texts):
         texts = addresses.parts(str(spec.get("ipAddress") or ""))
     index = str(labels.get(INDEX_LABEL, ""))

@@ -8,6 +8,7 @@ What a restarted api must know of the past is in the status: `pods[].serving` by
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from veg_common.objects import Object
 
 from veg_api.core import addresses
+from veg_api.core.addresses import AddressError
 from veg_api.core.intents import GatewayFamilyIntent, GatewayIntent
 from veg_api.core.ledger import Entry
 from veg_api.core.names import OVN_PREFIX
@@ -60,7 +62,7 @@ def observe(
     snapshot: Snapshot, resolved: Resolved, pods: Sequence[Pod], given: Mapping[str, Entry], status: Object
 ) -> tuple[Replica, ...]:
     """The gateway's pods, in the order of their internal addresses."""
-    before = {entry.get("uid"): entry for entry in _entries(status.get("pods"))}
+    before = {str(entry.get("uid")): entry for entry in _entries(status.get("pods"))}
     found = [_replica(snapshot, resolved, pod, given.get(pod.name), before.get(pod.uid, {})) for pod in pods]
     return tuple(sorted(found, key=_order))
 
@@ -75,7 +77,7 @@ def nexthops(resolved: Resolved, replicas: Sequence[Replica], status: Object) ->
     if not serving and resolved.replicas > 0:
         serving = [
             text
-            for text in _strings(status.get("nexthops"))
+            for text in _addresses(status.get("nexthops"))
             if any(addresses.contains(cidr, text) for cidr in resolved.internal.cidrs)
         ]
     families = {family.family for family in resolved.families}
@@ -153,5 +155,11 @@ def _entries(value: Any) -> list[Object]:
     return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
 
 
-def _strings(value: Any) -> list[str]:
-    return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
+def _addresses(value: Any) -> list[str]:
+    """The addresses of a list that somebody may have written by hand."""
+    texts = [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
+    found = []
+    for text in texts:
+        with contextlib.suppress(AddressError):
+            found.append(str(addresses.address(text)))
+    return found

@@ -70,6 +70,16 @@ class Table(Generic[T]):
         return Table(items)
 
 
+# What may be anything in an object by hand, and must be a mapping for whoever reads it.
+_MAPPINGS = ("spec", "status", "data")
+
+
+def _own(obj: Object) -> Object:
+    """An object of ours without what somebody made of it that is no mapping: it is written anew."""
+    odd = [key for key in _MAPPINGS if not isinstance(obj.get(key, {}), dict)]
+    return {key: value for key, value in obj.items() if key not in odd} if odd else obj
+
+
 _PARSERS: dict[str, Callable[[Object], Any]] = {
     GATEWAY_KIND: gateway_module.parse,
     "Vpc": parse_vpc,
@@ -80,8 +90,8 @@ _PARSERS: dict[str, Callable[[Object], Any]] = {
     "Node": parse_node,
     "Namespace": parse_namespace,
     # Our own output: compared field by field with what is wanted, so they stay as they are.
-    "Deployment": lambda obj: obj,
-    "ConfigMap": lambda obj: obj,
+    "Deployment": _own,
+    "ConfigMap": _own,
 }
 KINDS = tuple(_PARSERS)
 _WITH_OWN_STATUS = ("Subnet", "Vpc")
@@ -96,11 +106,13 @@ class Snapshot:
     """The state of all inputs at one moment.
 
     `hidden` names objects whose source can not be read and of which no good version is known: they may exist, so
-    nothing is concluded from their absence. `now` is RFC 3339, UTC, seconds.
+    nothing is concluded from their absence. `refused` names objects in a form that no value can be made of, with the
+    reason: what they were before, if anything, is still in the tables. `now` is RFC 3339, UTC, seconds.
     """
 
     tables: Mapping[str, Table[Any]] = field(default_factory=_empty)
     hidden: frozenset[Ref] = frozenset()
+    refused: Mapping[Ref, str] = field(default_factory=dict)
     programmer: ProgrammerView = field(default_factory=ProgrammerView)
     now: str = ""
 
@@ -173,10 +185,18 @@ class Snapshot:
     def with_objects(self, changes: Iterable[tuple[Ref, Object | None]]) -> tuple[Snapshot, frozenset[Ref]]:
         """The snapshot after some objects came, changed or went (None), and the refs whose value differs now."""
         by_kind: dict[str, dict[tuple[str, str], Any]] = {}
+        refused = dict(self.refused)
         for ref, obj in changes:
-            if ref.kind in _PARSERS:
+            if ref.kind not in _PARSERS:
+                continue
+            refused.pop(ref, None)
+            try:
                 value = None if obj is None else _PARSERS[ref.kind](obj)
-                by_kind.setdefault(ref.kind, {})[ref.namespace, ref.name] = value
+            except Exception as error:  # noqa: BLE001
+                # Parsers take whatever comes; should one not, its object must not stop all others.
+                refused[ref] = f"can not be understood: {type(error).__name__}: {error}"
+                continue
+            by_kind.setdefault(ref.kind, {})[ref.namespace, ref.name] = value
         tables = dict(self.tables)
         touched: set[Ref] = set()
         for kind, values in by_kind.items():
@@ -188,7 +208,7 @@ class Snapshot:
             stored = values if kind in _WITH_OWN_STATUS else differing
             if stored:
                 tables[kind] = tables[kind].with_changes(stored)
-        return replace(self, tables=tables), frozenset(touched)
+        return replace(self, tables=tables, refused=refused), frozenset(touched)
 
 
 def _by_vpc(items: Mapping[tuple[str, str], SubnetObject]) -> dict[str, tuple[Subnet, ...]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from veg_common.objects import Object, Ref
 
@@ -178,9 +178,9 @@ def _workload(state: Running) -> Condition:
     ready = sum(r.pod.ready and not r.pod.deleting for r in state.replicas)
     counts = f"{ready} of {wanted} pods ready"
     status = (deployment or {}).get("status") or {}
-    observed = status.get("observedGeneration")
-    generation = deployment["metadata"].get("generation") if deployment is not None else None
-    updated = status.get("updatedReplicas")
+    observed = _number(status.get("observedGeneration"))
+    generation = _number(deployment["metadata"].get("generation")) if deployment is not None else None
+    updated = _number(status.get("updatedReplicas"))
     surplus = sum(not r.pod.deleting for r in state.replicas) - wanted
     behind = observed is not None and generation is not None and observed < generation
     if behind or (updated is not None and updated < wanted) or surplus > 0:
@@ -273,7 +273,12 @@ def _status(gateway: Gateway, content: Object, conditions: Sequence[Condition], 
 
 def _conditions(status: Object) -> list[Object]:
     found = status.get("conditions")
-    return [c for c in found if isinstance(c, dict)] if isinstance(found, list) else []
+    listed = [c for c in found if isinstance(c, dict)] if isinstance(found, list) else []
+    return [c for c in listed if isinstance(c.get("type"), str)]
+
+
+def _number(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
 
 
 def _sorted_entries(entries: Iterable[Sequence[str]]) -> list[str]:

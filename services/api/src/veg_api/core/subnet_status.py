@@ -164,7 +164,8 @@ def _condition(snapshot: Snapshot, before: Object, told: tuple[str, str, str, st
     """A condition (type, status, reason, message) whose time moves only with its status."""
     kind, status, reason, message = told
     conditions = before.get("conditions")
-    old: Object = next((c for c in conditions or () if isinstance(c, dict) and c.get("type") == kind), {})
+    listed = conditions if isinstance(conditions, list) else ()
+    old: Object = next((c for c in listed if isinstance(c, dict) and c.get("type") == kind), {})
     since = old.get("lastTransitionTime") if old.get("status") == status else None
     return {
         "type": kind,

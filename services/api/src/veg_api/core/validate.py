@@ -199,12 +199,13 @@ def _nad(snapshot: Snapshot, external: Subnet, problems: list[Problem]) -> Nad |
 
 def _name_problems(gateway: Gateway, last: Resolved | None) -> Iterator[Problem]:
     deployment = deployment_name(gateway.spec.prefix, gateway.name)
+    culprit = "spec.prefix" if gateway.spec.prefix else "metadata.name"
     if last is not None and last.deployment != deployment:
         before = last.deployment.removesuffix(gateway.name)
         yield Problem("spec.prefix", "PrefixChanged", f"can not be changed after creation: it was {before!r}")
     elif not _SUBDOMAIN.match(deployment):
         message = f"{deployment!r} is no valid name of a Deployment (lower case letters, digits, '-' and '.')"
-        yield Problem("spec.prefix", "InvalidName", message)
+        yield Problem(culprit, "InvalidName", message)
     if len(gateway.name) > MAX_LABEL:
         message = f"{len(gateway.name)} characters; as a label of the workload it may have {MAX_LABEL}"
         yield Problem("metadata.name", "NameTooLong", message)
@@ -212,7 +213,7 @@ def _name_problems(gateway: Gateway, last: Resolved | None) -> Iterator[Problem]
         message = (
             f"{deployment!r} has {len(deployment)} characters; the Deployment's name may have {MAX_LABEL}"
         )
-        yield Problem("spec.prefix", "NameTooLong", message)
+        yield Problem(culprit, "NameTooLong", message)
 
 
 def _number_problems(spec: GatewaySpec) -> Iterator[Problem]:

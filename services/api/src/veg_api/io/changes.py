@@ -74,7 +74,9 @@ async def record(store: ObjectStore, event: EventRecord, now: str) -> None:
     ref = Ref("Event", namespace, f"{event.about.name[:200]}.{digest}")
     existing = await read(store, ref)
     if existing is not None:
-        await store.update(ref, {"count": int(existing.get("count", 1)) + 1, "lastTimestamp": now})
+        count = existing.get("count")
+        count = count + 1 if isinstance(count, int) else 2
+        await store.update(ref, {"count": count, "lastTimestamp": now})
         return
     about = {
         "apiVersion": kind_of(event.about.kind).api_version,

@@ -65,6 +65,9 @@ class Feed:
                 self._log.warning("watch ended")
             except (StoreError, OSError) as error:
                 self._log.warning("watch broke", error=str(error))
+            except Exception:  # noqa: BLE001
+                # Whatever is in the store, what is known of it goes on.
+                self._log.exception("watch broke")
             await asyncio.sleep(_RESTART_S)
 
     def _handle(self, event: WatchEvent) -> None:
@@ -123,7 +126,7 @@ class Feed:
             for ref in self.hidden:
                 try:
                     gone = not await exists(self._store, ref)
-                except (StoreError, OSError) as error:
+                except Exception as error:  # noqa: BLE001
                     self._log.debug("can not look", object=str(ref), error=str(error))
                     continue
                 if gone:
