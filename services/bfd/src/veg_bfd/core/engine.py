@@ -281,28 +281,34 @@ class Engine:
         self._now = max(self._now, now)
         return self._now
 
-    def _expire(self, now: int) -> None:
-        """Look at the sessions whose alarm rings; most have heard their peer since and are only armed again."""
+    def overdue(self, now: int) -> bool:
+        """Whether a detection time has ended. Cheap: most alarms only find that the peer has been heard since.
+
+        A caller that gets True must hand over what has arrived, then call `advance`.
+        """
         heap = self._detect
         while heap and heap[0][0] <= now:
             deadline, _, session = heap[0]
-            if deadline != session.armed_detect:
-                heapq.heappop(heap)
-                continue
             due = session.detect_deadline
-            if due is not None and due <= now and self._by_id.get(session.id) is session:
-                before = session.state
+            if deadline != session.armed_detect:
+                heapq.heappop(heap)  # armed anew, for an earlier time
+            elif due is None or session.leaves_at is not None:
                 heapq.heappop(heap)
                 session.armed_detect = None
-                self._after(session, before, session.expire(now), late_us=now - due)
-                continue
-            if due is not None and due <= now:
-                due = None  # ended
-            session.armed_detect = due
-            if due is None:
-                heapq.heappop(heap)
-            else:
+            elif due > now:
                 heapq.heapreplace(heap, (due, next(self._tickets), session))
+                session.armed_detect = due
+            else:
+                return True
+        return False
+
+    def _expire(self, now: int) -> None:
+        while self.overdue(now):
+            _, _, session = heapq.heappop(self._detect)
+            session.armed_detect = None
+            late_us = now - (session.detect_deadline or now)
+            before = session.state
+            self._after(session, before, session.expire(now), late_us)
 
     def _after(self, session: Session, before: State, packet: bytes | None, late_us: int = 0) -> None:
         """What every call into a session ends with: send, tell, arm."""
@@ -336,6 +342,7 @@ class Engine:
 
     def _release(self, session: Session) -> None:
         session.next_tx = None
+        session.leaves_at = self._now
         self._leaving.pop(session.local_discriminator, None)
         self.gone.append(session)
 

@@ -1,0 +1,124 @@
+"""The process `veg-bfd`: flags, wiring. It is the packet loop; the control process is its child."""
+
+from __future__ import annotations
+
+import random
+import socket
+from pathlib import Path
+
+import click
+
+from veg_bfd.config import DEFAULT_RUN_DIR, Settings, checked_metrics
+from veg_bfd.core.engine import Engine
+from veg_bfd.errors import ConfigError
+from veg_bfd.io.child import Child
+from veg_bfd.io.loop import PacketLoop
+from veg_bfd.io.priority import raise_descriptor_limit, schedule
+from veg_bfd.io.udp import PORT, Receiver
+
+
+class BadInputError(click.ClickException):
+    """Input that can not be used: one line, exit code 2."""
+
+    exit_code = 2
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "VEG_BFD"})
+def cli() -> None:
+    """Bidirectional Forwarding Detection (RFC 5880, 5881) for a gateway pod."""
+
+
+@cli.command(context_settings={"auto_envvar_prefix": "VEG_BFD"})
+@click.option(
+    "--run-dir",
+    envvar="VEG_BFD_RUN_DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=DEFAULT_RUN_DIR,
+    show_default=True,
+    help="Folder of the sockets and of the files sessions-up and drained.",
+)
+@click.option(
+    "--listen", envvar="VEG_BFD_LISTEN", default="", help="gRPC address.  [default: unix:RUN_DIR/bfd.sock]"
+)
+@click.option(
+    "--metrics",
+    envvar="VEG_BFD_METRICS",
+    default="",
+    help="HOST:PORT of Prometheus metrics; none by default.",
+)
+@click.option(
+    "--linger",
+    envvar="VEG_BFD_LINGER",
+    type=click.FloatRange(0, 3600),
+    default=20.0,
+    show_default=True,
+    help="Seconds after SIGTERM for which sessions are kept AdminDown, unless RUN_DIR/drained appears.",
+)
+@click.option(
+    "--priority",
+    envvar="VEG_BFD_PRIORITY",
+    type=click.IntRange(0, 99),
+    default=20,
+    show_default=True,
+    help="Of SCHED_FIFO, where it is permitted; 0: normal scheduling.",
+)
+@click.option(
+    "--log-level",
+    envvar="VEG_BFD_LOG_LEVEL",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+)
+@click.option(
+    "--log-format",
+    envvar="VEG_BFD_LOG_FORMAT",
+    type=click.Choice(["auto", "json", "console"]),
+    default="auto",
+    show_default=True,
+)
+def run(
+    run_dir: Path, listen: str, metrics: str, linger: float, priority: int, log_level: str, log_format: str
+) -> None:
+    """Run in this network namespace until SIGTERM, which takes every session AdminDown first."""
+    try:
+        settings = Settings(
+            run_dir, listen, checked_metrics(metrics), linger, priority, log_level, log_format
+        )
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except ConfigError as error:
+        raise BadInputError(f"--metrics {error}") from None
+    except OSError as error:
+        raise BadInputError(f"--run-dir {run_dir}: {error.strerror}") from None
+    raise_descriptor_limit()
+    engine = Engine(random.Random(), random.SystemRandom())  # noqa: S311 (jitter)
+    receivers = _receivers(engine)
+    scheduling = schedule(priority)
+    PacketLoop(engine, receivers, Child(settings), scheduling, linger).run()
+
+
+def _receivers(engine: Engine) -> list[Receiver]:
+    """One a family; a family that the kernel lacks is left out."""
+    found, problems = [], []
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            found.append(Receiver(family, engine))
+        except OSError as error:
+            if family == socket.AF_INET6 and not _has_ipv6():
+                continue
+            problems.append(f"UDP port {PORT}: {error.strerror}")
+    if problems or not found:
+        raise click.ClickException(problems[0] if problems else "no IP")
+    return found
+
+
+def _has_ipv6() -> bool:
+    return Path("/proc/net/if_inet6").exists()
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    cli(prog_name="veg-bfd")
+
+
+if __name__ == "__main__":
+    main()

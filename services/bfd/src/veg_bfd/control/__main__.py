@@ -1,0 +1,101 @@
+"""The control process. Started by the packet loop only: `python -m veg_bfd.control FD SETTINGS`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from veg_common import logs, metrics
+from veg_common.server import start_server
+
+from veg_bfd import rpc
+from veg_bfd.config import Settings
+from veg_bfd.control.files import SessionsUp, tell_drained
+from veg_bfd.control.light import Light
+from veg_bfd.control.loop import Loop
+from veg_bfd.control.metrics import Sessions as SessionMetrics
+from veg_bfd.control.mirror import Mirror
+from veg_bfd.control.sessions import Sessions
+
+LIGHT_SOCKET = "bfd-control.sock"
+
+
+async def serve(sock: socket.socket, settings: Settings) -> None:
+    """Serve until the packet loop is gone."""
+    log = logs.get("control")
+    mirror = Mirror()
+    up = SessionsUp(settings.run_dir, mirror)
+    loop = Loop(mirror, up.look)
+    await loop.connect(sock)
+    sessions = Sessions(mirror, loop)
+    tasks = [asyncio.create_task(loop.run())]
+    try:
+        await _first(loop.synced, loop.lost)
+        if mirror.problem and not loop.restored:
+            log.warning("not under SCHED_FIFO: a busy node may cause false alarms", reason=mirror.problem)
+        tasks += [
+            asyncio.create_task(up.beat()),
+            asyncio.create_task(tell_drained(settings.run_dir, loop)),
+        ]
+        await Light(sessions).start(settings.run_dir / LIGHT_SOCKET)
+        server = await start_server(settings.target, rpc.adder(sessions), [rpc.SERVICE])
+        with _metrics(settings.metrics, mirror, loop):
+            log.info("ready", listen=settings.target, scheduling=mirror.policy, restarted=loop.restored)
+            await loop.lost.wait()
+        await server.stop(0.2)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+@contextlib.contextmanager
+def _metrics(listen: str, mirror: Mirror, loop: Loop) -> Any:
+    """Metrics are worth a complaint, not the service."""
+    if listen:
+        SessionMetrics(mirror, loop).register()
+    try:
+        context = metrics.serving(listen)
+        context.__enter__()
+    except (OSError, ValueError) as error:
+        logs.get("control").error("metrics not available", listen=listen, error=str(error))
+        yield
+        return
+    try:
+        yield
+    finally:
+        context.__exit__(None, None, None)
+
+
+async def _first(*events: asyncio.Event) -> None:
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    _, pending = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in pending:
+        wait.cancel()
+
+
+def main() -> None:
+    """Entry point."""
+    # A terminal's Ctrl-C reaches both processes; this one stays until the loop has taken its leave.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    fields = json.loads(sys.argv[2])
+    settings = Settings(**{**fields, "run_dir": Path(fields["run_dir"])})
+    logs.configure("bfd", settings.log_level, settings.log_format)  # type: ignore[arg-type]
+    sock = socket.socket(fileno=int(sys.argv[1]))
+    try:
+        asyncio.run(serve(sock, settings))
+    except (OSError, RuntimeError) as error:
+        logs.get("control").error("can not serve", error=str(error))
+        sys.stderr.flush()
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""The packet loop as the control process sees it: lines of `veg_bfd.wire` over a socket.
+
+Requests end with `done N`; its answer comes behind everything that the request caused, so the mirror is up to date
+when a request returns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from veg_common import logs
+
+from veg_bfd import wire
+from veg_bfd.control.mirror import Mirror, Stats
+from veg_bfd.core.model import Diagnostic, State, View
+from veg_bfd.errors import ConfigError, UnavailableError
+
+_LIMIT = 1 << 20
+_TIMEOUT = 10.0
+
+
+class Loop:
+    """Sends commands, keeps the mirror. `lost` is set when the socket closes: this process has to end then."""
+
+    def __init__(self, mirror: Mirror, on_change: Callable[[], None]) -> None:
+        self._mirror = mirror
+        self._on_change = on_change
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._requests: dict[int, asyncio.Future[str]] = {}
+        self._numbers = itertools.count(1)
+        self._refresh: asyncio.Future[None] | None = None
+        self._refreshed_at = 0.0
+        self._log = logs.get("sessions")
+        self.synced = asyncio.Event()
+        self.lost = asyncio.Event()
+        self.restored = False
+        self.overshoot: Callable[[float], None] = lambda _seconds: None
+
+    async def connect(self, sock: Any) -> None:
+        """Take over the socket."""
+        self._reader, self._writer = await asyncio.open_connection(sock=sock, limit=_LIMIT)
+
+    async def run(self) -> None:
+        """Read until the loop is gone."""
+        assert self._reader is not None  # noqa: S101 (connect comes first)
+        with contextlib.suppress(OSError):
+            while line := await self._reader.readline():
+                self._take(wire.unpack(line))
+        self.lost.set()
+
+    async def request(self, *commands: bytes) -> None:
+        """Have commands carried out. Raises ConfigError when one is refused, UnavailableError on silence."""
+        if self._writer is None or self.lost.is_set():
+            raise UnavailableError("the packet loop is gone")
+        number = next(self._numbers)
+        future = asyncio.get_running_loop().create_future()
+        self._requests[number] = future
+        try:
+            self._writer.writelines([*commands, wire.pack("done", number)])
+            await self._writer.drain()
+            error = await asyncio.wait_for(future, _TIMEOUT)
+        except TimeoutError:
+            raise UnavailableError("the packet loop does not answer") from None
+        except OSError:
+            raise UnavailableError("the packet loop is gone") from None
+        finally:
+            del self._requests[number]
+        if error:
+            raise ConfigError(error)
+
+    async def refresh(self) -> None:
+        """Have the counters of packets told anew, unless that was just done; gives up after a second."""
+        loop = asyncio.get_running_loop()
+        spacing = max(0.1, len(self._mirror.sessions) / 2000)
+        if self._refresh is None:
+            if loop.time() < self._refreshed_at + spacing or self._writer is None:
+                return
+            self._refresh = loop.create_future()
+            self._writer.write(wire.pack("refresh"))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(self._refresh), 1.0)
+
+    def tell(self, *fields: Any) -> None:
+        """Send a line that needs no answer."""
+        if self._writer is not None:
+            self._writer.write(wire.pack(*fields))
+
+    def _take(self, fields: wire.Line) -> None:
+        name, *rest = fields
+        match name:
+            case "session":
+                self._changed(View(*rest[0]), rest[1], rest[2])
+            case "view":
+                self._mirror.show(View(*rest[0]))
+            case "ended":
+                self._mirror.end(rest[0])
+                self._log.info("session ended", id=rest[0])
+                self._on_change()
+            case "done":
+                future = self._requests.get(rest[0])
+                if future is not None and not future.done():
+                    future.set_result(rest[1])
+            case "refreshed":
+                self._refreshed_at = asyncio.get_running_loop().time()
+                if self._refresh is not None:
+                    self._refresh.set_result(None)
+                self._refresh = None
+            case "stats":
+                self._mirror.stats = Stats(**rest[0])
+            case "log":
+                getattr(self._log, rest[0])(rest[1], **rest[2])
+            case "hello":
+                self._mirror.policy, self._mirror.problem, self.restored = rest
+            case "synced":
+                self.synced.set()
+
+    def _changed(self, view: View, previous: int | None, late_us: int) -> None:
+        known = view.id in self._mirror.sessions
+        self._mirror.change(view)
+        if self.synced.is_set() or not self.restored:
+            self._tell(view, previous, late_us, known=known)
+        self._on_change()
+
+    def _tell(self, view: View, previous: int | None, late_us: int, *, known: bool) -> None:
+        fields: dict[str, Any] = {"id": view.id, "local": view.local, "peer": view.peer}
+        if not known:
+            self._log.info("session made", owner=view.owner, role=view.role, **fields)
+            return
+        if previous is None:
+            return
+        if view.diagnostic:
+            fields["diagnostic"] = diagnostic_name(view.diagnostic)
+        if view.admin_reason:
+            fields["reason"] = view.admin_reason
+        if view.diagnostic == Diagnostic.CONTROL_DETECTION_TIME_EXPIRED and view.state == State.DOWN:
+            fields["late_us"] = late_us
+            self.overshoot(late_us / 1_000_000)
+        level = self._log.warning if previous == State.UP else self._log.info
+        level("state", state=State(view.state).name, was=State(previous).name, **fields)
+
+
+def diagnostic_name(value: int) -> str:
+    """`path_down` and the like; the number for values without a name."""
+    try:
+        return Diagnostic(value).name.lower()
+    except ValueError:
+        return str(value)
+
+
+def lines(name: str, arguments: Iterable[tuple[Any, ...]]) -> list[bytes]:
+    """One line for each tuple of arguments."""
+    return [wire.pack(name, *fields) for fields in arguments]

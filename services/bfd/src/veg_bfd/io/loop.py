@@ -1,0 +1,180 @@
+"""The packet loop: one epoll, sockets first, then timers, then a slice of talk with the control process.
+
+The rule that prevents false alarms under load: when a detection time has ended, every packet that has arrived is
+handed over before a session is declared down.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import select
+import signal
+import socket
+import time
+
+from veg_bfd.core.engine import Engine
+from veg_bfd.core.model import Diagnostic
+from veg_bfd.core.session import Session
+from veg_bfd.io.child import Child
+from veg_bfd.io.link import Link
+from veg_bfd.io.priority import Scheduling
+from veg_bfd.io.udp import Receiver, Transmitter
+
+_BATCH = 256  # packets read from a socket before timers are looked at
+_FLOOD = 16384  # more than a receive buffer holds: what is behind them came after the detection time's end
+_HOUSEKEEPING_US = 200_000
+_FORGET_US = 5_000_000
+_MIN_STOP_US = 1_000_000  # so long AdminDown is said even when nobody waits for it
+
+
+def clock() -> int:
+    """Microseconds of the monotonic clock."""
+    return time.monotonic_ns() // 1000
+
+
+class PacketLoop:
+    """Owns the sockets and the clock; `run` returns when the process has to end."""
+
+    def __init__(
+        self, engine: Engine, receivers: list[Receiver], child: Child, scheduling: Scheduling, linger: float
+    ) -> None:
+        self._engine = engine
+        self._receivers = receivers
+        self._child = child
+        self._linger_us = int(linger * 1_000_000)
+        self._transmitter = Transmitter(self._tell_send_problem)
+        self._link = Link(engine, child, self._transmitter, scheduling)
+        self._epoll = select.epoll()
+        self._child_fd = -1
+        self._child_events = 0
+        self._housekeeping_at = 0
+        self._forget_at = 0
+        self._stop_at: int | None = None
+        self._stopped_at = 0
+        self._signalled = False
+        self._over = False
+
+    def run(self) -> None:
+        """Run until a TERM or INT has been answered; a second one ends at once."""
+        waker = _signals(self._on_signal)
+        self._epoll.register(waker.fileno(), select.EPOLLIN)
+        by_fd = {receiver.socket.fileno(): receiver for receiver in self._receivers}
+        for fd in by_fd:
+            self._epoll.register(fd, select.EPOLLIN)
+        more = False
+        while not self._over:
+            ready = self._epoll.poll(0 if more else self._timeout())
+            now = clock()
+            for fd, _ in ready:
+                receiver = by_fd.get(fd)
+                if receiver is not None:
+                    receiver.drain(now, _BATCH)
+                elif fd == self._child_fd:
+                    self._child.read()
+                else:
+                    with contextlib.suppress(BlockingIOError):
+                        waker.recv(64)
+            self._run_timers(now)
+            more = self._link.work(now)
+            if self._engine.outbox:
+                self._transmitter.flush(now, self._engine)
+            self._watch_child()
+            if now >= self._housekeeping_at or (self._signalled and self._stop_at is None):
+                self._keep_house(now)
+        self._child.close()
+        self._epoll.close()
+
+    # Time ---------------------------------------------------------------------------------------------------
+
+    def _timeout(self) -> float:
+        """Seconds until something is due; epoll counts in milliseconds and rounds up."""
+        due = self._engine.next_deadline()
+        due = self._housekeeping_at if due is None else min(due, self._housekeeping_at)
+        return max(0.0, math.ceil((due - clock()) / 1000) / 1000)
+
+    def _run_timers(self, now: int) -> None:
+        engine = self._engine
+        if engine.overdue(now):
+            for receiver in self._receivers:
+                read = 0
+                while read < _FLOOD:
+                    count = receiver.drain(now, _BATCH)
+                    read += count
+                    if count < _BATCH:
+                        break
+        engine.advance(now)
+        if engine.outbox:
+            self._transmitter.flush(now, engine)
+        if engine.gone:
+            for session in engine.gone:
+                self._transmitter.release(session)
+            engine.gone.clear()
+
+    def _keep_house(self, now: int) -> None:
+        self._housekeeping_at = now + _HOUSEKEEPING_US
+        if now >= self._forget_at:
+            self._forget_at = now + _FORGET_US
+            for receiver in self._receivers:
+                receiver.forget()
+        self._child.reap()
+        self._watch_child()
+        if self._child.start(now):
+            self._link.greet()
+        self._watch_child()
+        if self._signalled and self._stop_at is None:
+            self._begin_stop(now)
+        if self._stop_at is not None:
+            quiet = self._link.drained and now >= self._stopped_at + _MIN_STOP_US
+            self._over = self._over or quiet or now >= self._stop_at
+
+    def _begin_stop(self, now: int) -> None:
+        """Tell every peer, and stay to answer: traffic needs time to go elsewhere."""
+        engine = self._engine
+        self._link.stopping = True
+        engine.set_admin_down(
+            now, (), down=True, reason="stopping", diagnostic=Diagnostic.ADMINISTRATIVELY_DOWN
+        )
+        self._transmitter.flush(now, engine)
+        heard = any(session.remote_discriminator for session in engine.sessions())
+        self._stopped_at = now
+        self._stop_at = now + (self._linger_us if heard else 0)
+
+    # Neighbours ---------------------------------------------------------------------------------------------
+
+    def _on_signal(self) -> None:
+        if self._signalled:
+            self._over = True
+        self._signalled = True
+
+    def _watch_child(self) -> None:
+        """Keep the epoll set in step with the control process's socket."""
+        child = self._child
+        if child.socket is None:
+            self._child_fd = -1  # a closed descriptor has left the set by itself
+            return
+        wanted = select.EPOLLIN | (select.EPOLLOUT if child.waiting else 0)
+        fd = child.socket.fileno()
+        if fd != self._child_fd:
+            self._epoll.register(fd, wanted)
+        elif wanted != self._child_events:
+            self._epoll.modify(fd, wanted)
+        self._child_fd, self._child_events = fd, wanted
+
+    def _tell_send_problem(self, session: Session, problem: str) -> None:
+        config = session.config
+        if problem:
+            self._link.log("warning", "can not send", local=config.local, peer=config.peer, error=problem)
+        else:
+            self._link.log("info", "can send again", local=config.local, peer=config.peer)
+
+
+def _signals(on_signal: object) -> socket.socket:
+    """Have TERM and INT wake the loop through a socket."""
+    waker, writer = socket.socketpair()
+    waker.setblocking(False)
+    writer.setblocking(False)
+    signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: on_signal())  # type: ignore[operator]
+    return waker
