@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from veg_node_agent.core import diff
-from veg_node_agent.core.model import Config, Family, FamilyConfig, Record, Source
+from veg_node_agent.core.model import (
+    BfdConfig,
+    Config,
+    Family,
+    FamilyConfig,
+    Record,
+    Source,
+    Timers,
+    UplinkConfig,
+)
 from veg_node_agent.io.kernel import Kernel
 from veg_node_agent.io.nat import BackendName
 
@@ -44,19 +54,23 @@ class Driver:
         raise AssertionError(f"does not converge: {plan.operations[0]}")
 
     def state(self) -> list[str]:
-        """What the tools print; rules of one priority do the same whatever their order."""
+        """What the tools print; policy rules of one priority, and rules of the raw table, do the same whatever their
+        order.
+        """
         variant = self.kernel.nat_backend
+        tables = [
+            line
+            for tool in (f"iptables-{variant}-save", f"ip6tables-{variant}-save")
+            for line in self.lab.pod(tool).splitlines()
+            if line.startswith("-A")
+        ]
         return [
             self.lab.pod("ip", "route"),
             self.lab.pod("ip", "-6", "route"),
             *sorted(self.lab.pod("ip", "rule").splitlines()),
             *sorted(self.lab.pod("ip", "-6", "rule").splitlines()),
-            *(
-                line
-                for tool in (f"iptables-{variant}-save", f"ip6tables-{variant}-save")
-                for line in self.lab.pod(tool).splitlines()
-                if line.startswith("-A")
-            ),
+            *(line for line in tables if "--notrack" not in line),
+            *sorted(line for line in tables if "--notrack" in line),
         ]
 
 
@@ -78,13 +92,23 @@ def entries(family: Family) -> st.SearchStrategy[FamilyConfig]:
     )
 
 
-def config(*families: FamilyConfig) -> Config:
+def config(
+    *families: FamilyConfig, bfd: BfdConfig | None = None, uplink: UplinkConfig | None = None
+) -> Config:
     """A configuration of these families."""
-    return Config("default/g", "eth0", "net1", families)
+    return Config("default/g", "eth0", "net1", families, bfd, uplink)
 
 
-DUAL = st.builds(config, entries(Family.V4), entries(Family.V6))
-ANY = st.one_of(DUAL, st.builds(config, entries(Family.V4)), st.builds(config, entries(Family.V6)))
+EXTRAS: dict[str, st.SearchStrategy[Any]] = {
+    "bfd": st.sampled_from([None, BfdConfig(("10.255.255.255",), Timers(100, 100, 3), 253)]),
+    "uplink": st.sampled_from([None, UplinkConfig(100, 3, ("10.16.0.12",))]),
+}
+DUAL = st.builds(config, entries(Family.V4), entries(Family.V6), **EXTRAS)
+ANY = st.one_of(
+    DUAL,
+    st.builds(config, entries(Family.V4), **EXTRAS),
+    st.builds(config, entries(Family.V6), **EXTRAS),
+)
 
 
 @pytest.mark.parametrize("backend", ["legacy", "nft"])

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from veg_node_agent.core.model import Config, Family, FamilyConfig, Source
+from veg_node_agent.core.model import BfdConfig, Config, Family, FamilyConfig, Source, Timers, UplinkConfig
 from veg_node_agent.errors import ConfigError
 from veg_node_agent.rpc import parse_config
 
@@ -77,10 +77,54 @@ def test_fields_of_a_newer_version_are_ignored() -> None:
     assert parse_config(changed(["somethingNew"], {"a": 1})) == parse_config(json.dumps(GOOD))
 
 
-def test_bfd_settings_are_not_in_the_way() -> None:
-    """The BFD section belongs to another container and is accepted as it is."""
-    text = changed(["bfd"], {"peers": ["10.255.255.255"], "timers": {"minRxMs": 1000}, "minTtl": 254})
-    assert parse_config(text) == parse_config(json.dumps(GOOD))
+BFD: dict[str, Any] = {
+    "peers": ["fd00:0::255", "10.255.255.255"],
+    "timers": {"minRxMs": 100, "minTxMs": 200, "multiplier": 3},
+    "minTtl": 253,
+}
+UPLINK: dict[str, Any] = {"intervalMs": 100, "multiplier": 3, "replicas": ["10.16.0.12", "10.16.0.13"]}
+
+
+def test_bfd_and_uplink_are_read() -> None:
+    """Peers become canonical and are sorted by family; without the sections there is neither."""
+    config = parse_config(json.dumps(GOOD | {"bfd": BFD, "uplink": UPLINK}))
+    assert config.bfd == BfdConfig(("10.255.255.255", "fd00::255"), Timers(100, 200, 3), 253)
+    assert config.uplink == UplinkConfig(100, 3, ("10.16.0.12", "10.16.0.13"))
+    assert config.untracked_ports == (3784, 18600)
+    plain = parse_config(json.dumps(GOOD))
+    assert plain.bfd is None
+    assert plain.uplink is None
+    assert plain.untracked_ports == ()
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "reason"),
+    [
+        ("bfd", {"peers": []}, "bfd.peers: at least one is needed"),
+        ("bfd", {"peers": ["10.1.1.1", "10.1.1.2"]}, "bfd.peers[1]: a second IPv4 peer"),
+        ("bfd", {"peers": ["10.1.1.0/24"]}, "bfd.peers[0]: '10.1.1.0/24' does not"),
+        ("bfd", {"timers": {"minRxMs": 0, "minTxMs": 1, "multiplier": 3}}, "bfd.timers.minRxMs: 0 is not"),
+        ("bfd", {"timers": {"minRxMs": 1, "minTxMs": 1, "multiplier": 256}}, "bfd.timers.multiplier: 256"),
+        ("bfd", {"minTtl": 256}, "bfd.minTtl: 256 is not within 1..255"),
+        ("uplink", {"intervalMs": 49}, "uplink.intervalMs: 49 is not within 50..60000"),
+        ("uplink", {"multiplier": 0}, "uplink.multiplier: 0 is not within 1..255"),
+        ("uplink", {"replicas": ["10.16.0.12", "fd00::1"]}, "uplink.replicas[1]: fd00::1 is not IPv4"),
+        ("uplink", {"replicas": ["224.0.0.1"]}, "uplink.replicas[0]: 224.0.0.1 can not be"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_bad_field_of_bfd_or_uplink_is_named(section: str, change: dict[str, Any], reason: str) -> None:
+    """The refusal names the field in the file's spelling."""
+    good = {"bfd": BFD, "uplink": UPLINK}
+    with pytest.raises(ConfigError) as caught:
+        parse_config(json.dumps(GOOD | good | {section: good[section] | change}))
+    assert reason in str(caught.value)
+
+
+def test_a_peer_of_an_absent_family_is_refused() -> None:
+    """A session needs an address of its family, which a gateway without that family has not."""
+    with pytest.raises(ConfigError, match="is IPv6, which the gateway has not"):
+        parse_config(json.dumps(GOOD | {"bfd": BFD, "families": GOOD["families"][1:]}))
 
 
 @pytest.mark.parametrize(
@@ -101,8 +145,8 @@ def test_bfd_settings_are_not_in_the_way() -> None:
         (["families", 1, "family"], "IP_FAMILY_IPV5", "families[1].family: is missing or unknown"),
         (["families", 1, "internalGateway"], None, "families[1].internalGateway: is missing"),
         (["families", 1, "externalGateway"], "fd17::1", "families[1].externalGateway: fd17::1 is not IPv4"),
-        (["families", 1, "externalGateway"], "224.0.0.1", "224.0.0.1 can not be a gateway"),
-        (["families", 0, "externalGateway"], "fe80::1%eth0", "fe80::1%eth0 can not be a gateway"),
+        (["families", 1, "externalGateway"], "224.0.0.1", "224.0.0.1 can not be a neighbour's address"),
+        (["families", 0, "externalGateway"], "fe80::1%eth0", "fe80::1%eth0 can not be a neighbour's address"),
         (["families", 1, "externalGateway"], "gateway", "families[1].externalGateway: 'gateway' does not"),
         (
             ["families", 1, "vpcCidrs", 0],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import itertools
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,9 @@ from veg_node_agent.core.desired import sysctl_paths
 from veg_node_agent.core.diff import Plan, plan
 from veg_node_agent.core.model import (
     OUR_PROTOCOL,
+    BfdConfig,
     Config,
+    Exemption,
     Family,
     FamilyConfig,
     Interface,
@@ -23,9 +26,11 @@ from veg_node_agent.core.model import (
     Rule,
     Snapshot,
     Source,
+    Timers,
+    UplinkConfig,
     network,
 )
-from veg_node_agent.core.operations import NatOp, Operation, RouteOp, RuleOp, SysctlOp
+from veg_node_agent.core.operations import ExemptOp, NatOp, Operation, RouteOp, RuleOp, SysctlOp
 
 INTERFACES = {
     "eth0": Interface("eth0", up=True, addresses=("10.16.0.12/16", "fd00:10:16::c/112")),
@@ -66,6 +71,7 @@ class ModelKernel:
     sysctls: dict[str, str] = field(default_factory=dict)
     record: Record = field(default_factory=Record)
     tracked: set[Family] = field(default_factory=set)
+    exempt: set[Exemption] = field(default_factory=set)
 
     def snapshot(self, config: Config) -> Snapshot:
         """What the agent would read."""
@@ -76,6 +82,7 @@ class ModelKernel:
             rules=tuple(self.rules),
             nat={family: tuple(chain) for family, chain in self.nat.items()},
             tracked=frozenset(self.tracked),
+            exempt=frozenset(self.exempt) if config.untracked_ports or self.record.exempt else frozenset(),
             sysctls={path: self.sysctls.get(path, "1" if "redirects" in path else "0") for path in paths},
         )
 
@@ -102,6 +109,9 @@ class ModelKernel:
                 chain.remove(op.rule)
         elif isinstance(op, SysctlOp):
             self._set(op.path, op.value)
+        elif isinstance(op, ExemptOp):
+            assert (op.rule in self.exempt) == (op.verb == "delete")
+            self.exempt ^= {op.rule}
         else:
             assert (op.family in self.tracked) == (op.verb == "delete")
             self.tracked ^= {op.family}
@@ -147,7 +157,7 @@ class ModelKernel:
             for path, value in self.sysctls.items()
             if value != ("1" if "redirects" in path else "0")
         }
-        return set(self.routes), set(self.rules), self.nat, off, self.tracked, self.record.nat
+        return set(self.routes), set(self.rules), self.nat, off, self.tracked, self.exempt, self.record.nat
 
 
 def sources(prefixes: list[str]) -> st.SearchStrategy[tuple[Source, ...]]:
@@ -174,13 +184,23 @@ def families(family: Family) -> st.SearchStrategy[FamilyConfig]:
     )
 
 
-def config(*entries: FamilyConfig) -> Config:
+def config(
+    *entries: FamilyConfig, bfd: BfdConfig | None = None, uplink: UplinkConfig | None = None
+) -> Config:
     """A configuration of these families."""
-    return Config("default/g", "eth0", "net1", entries)
+    return Config("default/g", "eth0", "net1", entries, bfd, uplink)
 
 
-DUAL = st.builds(config, families(Family.V4), families(Family.V6))
-ANY = st.one_of(DUAL, st.builds(config, families(Family.V4)), st.builds(config, families(Family.V6)))
+EXTRAS: dict[str, st.SearchStrategy[Any]] = {
+    "bfd": st.sampled_from([None, BfdConfig(("10.255.255.255",), Timers(100, 100, 3), 253)]),
+    "uplink": st.sampled_from([None, UplinkConfig(100, 3, ("10.16.0.12",))]),
+}
+DUAL = st.builds(config, families(Family.V4), families(Family.V6), **EXTRAS)
+ANY = st.one_of(
+    DUAL,
+    st.builds(config, families(Family.V4), **EXTRAS),
+    st.builds(config, families(Family.V6), **EXTRAS),
+)
 
 
 @settings(max_examples=150, deadline=None)

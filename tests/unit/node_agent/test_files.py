@@ -16,6 +16,7 @@ RECORD = Record(
     ),
     defaults=frozenset({Route(Family.V6, "::/0", "fd17::1", "net1", 1024, BOOT_PROTOCOL)}),
     tracked=frozenset({Family.V4}),
+    exempt=frozenset({Family.V6}),
     sysctls={"net/ipv4/ip_forward": "0"},
 )
 

@@ -15,7 +15,7 @@ from veg.agent.v1 import agent_pb2, agent_pb2_grpc
 from veg.types.v1 import types_pb2
 from veg_common import logs, server
 
-from veg_node_agent.core.check import RawFamily, checked
+from veg_node_agent.core.check import RawBfd, RawConfig, RawFamily, RawUplink, checked
 from veg_node_agent.core.operations import Operation, detail
 from veg_node_agent.errors import AgentError, ConfigError
 
@@ -39,20 +39,38 @@ def parse_config(text: str) -> Config:
     """
     message = _parse(text)
     return checked(
-        message.gateway,
-        message.internal_interface,
-        message.external_interface,
-        [
-            RawFamily(
-                family=entry.family,
-                internal_gateway=entry.internal_gateway,
-                external_gateway=entry.external_gateway,
-                vpc_cidrs=list(entry.vpc_cidrs),
-                sources=[(source.cidr, source.snat) for source in entry.sources],
-            )
-            for entry in message.families
-        ],
+        RawConfig(
+            message.gateway,
+            message.internal_interface,
+            message.external_interface,
+            [_raw_family(entry) for entry in message.families],
+            _raw_bfd(message.bfd) if message.HasField("bfd") else None,
+            _raw_uplink(message.uplink) if message.HasField("uplink") else None,
+        )
     )
+
+
+def _raw_family(entry: agent_pb2.AgentFamily) -> RawFamily:
+    return RawFamily(
+        family=entry.family,
+        internal_gateway=entry.internal_gateway,
+        external_gateway=entry.external_gateway,
+        vpc_cidrs=list(entry.vpc_cidrs),
+        sources=[(source.cidr, source.snat) for source in entry.sources],
+    )
+
+
+def _raw_bfd(message: agent_pb2.AgentBfd) -> RawBfd:
+    timers = message.timers
+    return RawBfd(
+        peers=list(message.peers),
+        timers=(timers.min_rx_ms, timers.min_tx_ms, timers.multiplier),
+        min_ttl=message.min_ttl,
+    )
+
+
+def _raw_uplink(message: agent_pb2.UplinkProbe) -> RawUplink:
+    return RawUplink(message.interval_ms, message.multiplier, list(message.replicas))
 
 
 def _parse(text: str) -> agent_pb2.AgentConfig:

@@ -9,7 +9,9 @@ Called by the agent after each read. The order within a family, and why:
 5. the guard opens for new sources (a prefix that takes over from another is there before the other goes);
 6. the guard closes for old ones;
 7. NAT rules and routes that nobody uses any more go;
-8. hardening.
+8. hardening;
+9. the pod's own packets are taken out of connection tracking: last, because a kernel without the raw table should
+   still be a gateway.
 
 Foreign objects are read and never written, with one documented exception: a default route of a configured family in
 the main table that would win over ours (the CNI's first one) is replaced by it.
@@ -27,6 +29,7 @@ from veg_node_agent.core.model import (
     OUR_PROTOCOL,
     Chain,
     Config,
+    Exemption,
     Family,
     NatRule,
     Record,
@@ -34,7 +37,15 @@ from veg_node_agent.core.model import (
     Rule,
     Snapshot,
 )
-from veg_node_agent.core.operations import NatOp, Operation, RouteOp, RuleOp, SysctlOp, TrackingOp
+from veg_node_agent.core.operations import (
+    ExemptOp,
+    NatOp,
+    Operation,
+    RouteOp,
+    RuleOp,
+    SysctlOp,
+    TrackingOp,
+)
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,7 @@ class _Draft:
     nat: set[NatRule] = field(default_factory=set)
     defaults: set[Route] = field(default_factory=set)
     tracked: set[Family] = field(default_factory=set)
+    exempt: set[Family] = field(default_factory=set)
     sysctls: dict[str, str] = field(default_factory=dict)
 
 
@@ -98,10 +110,15 @@ def plan(config: Config, snapshot: Snapshot, record: Record) -> Plan:
             nat=record.nat | draft.nat,
             defaults=record.defaults | draft.defaults,
             tracked=record.tracked | draft.tracked,
+            exempt=record.exempt | draft.exempt,
             sysctls={**originals, **record.sysctls},
         ),
         after=Record(
-            frozenset(draft.nat), frozenset(draft.defaults), frozenset(draft.tracked), draft.sysctls
+            frozenset(draft.nat),
+            frozenset(draft.defaults),
+            frozenset(draft.tracked),
+            frozenset(draft.exempt),
+            draft.sysctls,
         ),
     )
 
@@ -115,6 +132,7 @@ def _keep(draft: _Draft, family: Family, record: Record) -> None:
     draft.nat |= {rule for rule in record.nat if rule.family is family}
     draft.defaults |= {route for route in record.defaults if route.family is family}
     draft.tracked |= record.tracked & {family}
+    draft.exempt |= record.exempt & {family}
     draft.sysctls |= _of(family, record.sysctls)
 
 
@@ -125,6 +143,7 @@ def _remove(draft: _Draft, family: Family, snapshot: Snapshot, record: Record) -
     draft.operations += _stale_rules(snapshot, family, keep=())
     draft.operations += first + stale
     draft.operations += [TrackingOp("delete", family)] if family in snapshot.tracked else []
+    draft.operations += _exempt_steps(family, snapshot, wanted=())
     draft.operations += _stale_routes(snapshot, family, record, keep=())
 
 
@@ -146,6 +165,8 @@ def _converge(draft: _Draft, want: DesiredFamily, snapshot: Snapshot, record: Re
     draft.operations += _stale_routes(snapshot, family, record, keep=(want.default, *want.routes))
     draft.operations += hardening
     draft.operations += _restores(family, snapshot, record, keep=[path for path, _ in want.sysctls])
+    draft.operations += _exempt_steps(family, snapshot, want.exempt)
+    draft.exempt |= {family} if want.exempt else set()
     draft.nat |= set(want.nat)
     draft.defaults.add(want.default)
     draft.tracked.add(family)
@@ -155,6 +176,15 @@ def _converge(draft: _Draft, want: DesiredFamily, snapshot: Snapshot, record: Re
         if op.was is not None and op.path not in record.sysctls
     }
     draft.sysctls |= {path: known[path] for path, _ in want.sysctls if path in known}
+
+
+def _exempt_steps(family: Family, snapshot: Snapshot, wanted: Sequence[Exemption]) -> list[ExemptOp]:
+    there = {rule for rule in snapshot.exempt if rule.family is family}
+    old = sorted(there - {*wanted}, key=lambda rule: (rule.port, rule.chain))
+    return [
+        *(ExemptOp("add", rule) for rule in wanted if rule not in there),
+        *(ExemptOp("delete", rule) for rule in old),
+    ]
 
 
 def _sets(family: Family, wanted: Iterable[tuple[str, str]], snapshot: Snapshot) -> list[SysctlOp]:

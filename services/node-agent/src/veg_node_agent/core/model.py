@@ -11,6 +11,7 @@ import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Literal
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -23,6 +24,9 @@ BOOT_PROTOCOL = 3
 
 ALLOW_PRIORITY = 18600
 DENY_PRIORITY = 18601
+
+BFD_PORT = 3784  # RFC 5881 section 4
+SIBLING_PORT = 18600  # UDP: replicas of a gateway ask each other about their uplinks
 
 
 class Family(IntEnum):
@@ -97,13 +101,48 @@ class FamilyConfig:
 
 
 @dataclass(frozen=True)
+class Timers:
+    """What this end of a BFD session asks for, ms; see veg.bfd.v1.Timers."""
+
+    min_rx_ms: int
+    min_tx_ms: int
+    multiplier: int
+
+
+@dataclass(frozen=True)
+class BfdConfig:
+    """BFD with OVN: the peers, at most one a family; see veg.agent.v1.AgentBfd."""
+
+    peers: tuple[str, ...]
+    timers: Timers
+    min_ttl: int
+
+
+@dataclass(frozen=True)
+class UplinkConfig:
+    """The probe of the way out; see veg.agent.v1.UplinkProbe. `replicas` may name this one among them."""
+
+    interval_ms: int
+    multiplier: int
+    replicas: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Config:
-    """A valid configuration; see veg.agent.v1.AgentConfig. BFD is not this service's to run, so it is not here."""
+    """A valid configuration; see veg.agent.v1.AgentConfig."""
 
     gateway: str
     internal: str
     external: str
     families: tuple[FamilyConfig, ...]
+    bfd: BfdConfig | None = None
+    uplink: UplinkConfig | None = None
+
+    @property
+    def untracked_ports(self) -> tuple[int, ...]:
+        """UDP ports of the pod's own packets that connection tracking and NAT must leave alone."""
+        ports = ((BFD_PORT, self.bfd), (SIBLING_PORT, self.uplink))
+        return tuple(port for port, used in ports if used is not None)
 
 
 @dataclass(frozen=True)
@@ -113,6 +152,8 @@ class Interface:
     name: str
     up: bool
     addresses: tuple[str, ...] = ()
+    index: int = 0
+    mac: str = ""
 
     def networks(self, family: Family) -> tuple[str, ...]:
         """The connected prefixes of a family, canonical."""
@@ -202,6 +243,33 @@ class NatRule:
         return f"-A POSTROUTING {self.spec}"
 
 
+ExemptionChain = Literal["PREROUTING", "OUTPUT"]
+EXEMPTION_CHAINS: tuple[ExemptionChain, ...] = ("PREROUTING", "OUTPUT")
+EXEMPTION_COMMENT = "vpc-egress-gateway leaves its own packets untracked"
+
+
+@dataclass(frozen=True)
+class Exemption:
+    """A rule in the raw table that keeps the pod's own packets to a UDP port out of connection tracking, so that no
+    masquerading changes their source port and a full tracking table drops none of them.
+
+    PREROUTING takes packets to the pod's own addresses only: what passes through the pod stays tracked.
+    """
+
+    family: Family
+    chain: ExemptionChain
+    port: int
+
+    @property
+    def spec(self) -> str:
+        """The rule in the words of iptables, after the chain's name. The comment marks it as ours."""
+        local = " -m addrtype --dst-type LOCAL" if self.chain == "PREROUTING" else ""
+        return f'-p udp -m udp --dport {self.port}{local} -m comment --comment "{EXEMPTION_COMMENT}" -j CT --notrack'
+
+    def __str__(self) -> str:
+        return f"-A {self.chain} {self.spec}"
+
+
 # POSTROUTING of one family in its order; None stands for a rule of another shape, which is never ours.
 Chain = tuple[NatRule | None, ...]
 
@@ -212,7 +280,8 @@ class Snapshot:
 
     `routes`: all of the main table; `rules`: those with our mark; `nat`: the chains of the families that were asked
     for; `unreadable`: those whose chain could not be read, and why; `sysctls`: path below /proc/sys to value, None when
-    it does not exist; `tracked`: families with our tracking rule (see `operations.TrackingOp`).
+    it does not exist; `tracked`: families with our tracking rule (see `operations.TrackingOp`); `exempt`: our rules in
+    the raw table.
     """
 
     interfaces: Mapping[str, Interface] = field(default_factory=dict)
@@ -221,13 +290,14 @@ class Snapshot:
     nat: Mapping[Family, Chain] = field(default_factory=dict)
     unreadable: Mapping[Family, str] = field(default_factory=dict)
     tracked: frozenset[Family] = frozenset()
+    exempt: frozenset[Exemption] = frozenset()
     sysctls: Mapping[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Record:
     """What was last applied and can not bear a visible mark: NAT rules, default routes, sysctls; and the families
-    whose tracking rule is there to be looked for.
+    whose tracking rule (`tracked`) and whose rules in the raw table (`exempt`) are there to be looked for.
 
     Written before an operation (with what it will add) and after (with what is left), so that a killed agent's
     successor knows what is ours. `sysctls` holds the values that were there before us.
@@ -236,4 +306,5 @@ class Record:
     nat: frozenset[NatRule] = frozenset()
     defaults: frozenset[Route] = frozenset()
     tracked: frozenset[Family] = frozenset()
+    exempt: frozenset[Family] = frozenset()
     sysctls: Mapping[str, str] = field(default_factory=dict)

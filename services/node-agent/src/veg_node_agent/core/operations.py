@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from veg_node_agent.core.model import Family, NatRule, Route, Rule
+from veg_node_agent.core.model import Exemption, Family, NatRule, Route, Rule
 
 Action = Literal["create", "update", "delete"]
 
@@ -161,7 +161,38 @@ class TrackingOp:
         return f"{'iptables' if self.family is Family.V4 else 'ip6tables'} -t mangle {self.line}"
 
 
-Operation = RouteOp | RuleOp | NatOp | SysctlOp | TrackingOp
+@dataclass(frozen=True)
+class ExemptOp:
+    """Adds or deletes a rule of the raw table."""
+
+    verb: Literal["add", "delete"]
+    rule: Exemption
+
+    @property
+    def family(self) -> Family:
+        """The family it belongs to."""
+        return self.rule.family
+
+    @property
+    def action(self) -> Action:
+        """What happens to the target."""
+        return "create" if self.verb == "add" else "delete"
+
+    @property
+    def target(self) -> tuple[str, str]:
+        """Kind and name."""
+        return "exemption", f"{self.rule.chain} udp {self.rule.port}"
+
+    @property
+    def line(self) -> str:
+        """The step in the words of iptables and iptables-restore."""
+        return f"{'-A' if self.verb == 'add' else '-D'} {self.rule.chain} {self.rule.spec}"
+
+    def __str__(self) -> str:
+        return f"{'iptables' if self.family is Family.V4 else 'ip6tables'} -t raw {self.line}"
+
+
+Operation = RouteOp | RuleOp | NatOp | SysctlOp | TrackingOp | ExemptOp
 
 
 def closes(op: Operation) -> bool:

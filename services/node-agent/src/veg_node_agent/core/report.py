@@ -21,6 +21,7 @@ def applied_lines(config: Config, snapshot: Snapshot, record: Record) -> tuple[s
             str(rule) for rule in snapshot.nat.get(family, ()) if rule is not None and rule in record.nat
         ]
         lines += [f"-A {TRACKING_RULE}"] if family in snapshot.tracked else []
+        lines += sorted(str(rule) for rule in snapshot.exempt if rule.family is family)
     lines += [
         f"{path} = {value}"
         for path in sysctl_paths(config)

@@ -55,6 +55,7 @@ def _encode(record: Record) -> dict[str, Any]:
             [int(route.family), route.gateway, route.dev, route.metric] for route in record.defaults
         ),
         "tracked": sorted(int(family) for family in record.tracked),
+        "exempt": sorted(int(family) for family in record.exempt),
         "sysctls": dict(sorted(record.sysctls.items())),
     }
 
@@ -69,6 +70,8 @@ def _decode(fields: dict[str, Any]) -> Record:
             for family, gateway, dev, metric in fields["defaults"]
         ),
         tracked=frozenset(Family(family) for family in fields["tracked"]),
+        # A predecessor of the version before left none.
+        exempt=frozenset(Family(family) for family in fields.get("exempt", ())),
         sysctls={str(path): str(value) for path, value in fields["sysctls"].items()},
     )
 

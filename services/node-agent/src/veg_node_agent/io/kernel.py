@@ -5,13 +5,23 @@ Blocking; the agent calls it from one thread of its own, the `plan` command dire
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from veg_node_agent.core.desired import sysctl_paths
-from veg_node_agent.core.model import Chain, Config, Family, Record, Snapshot
-from veg_node_agent.core.operations import NatOp, Operation, RouteOp, RuleOp, SysctlOp, TrackingOp, closes
+from veg_node_agent.core.model import Chain, Config, Exemption, Family, Record, Snapshot
+from veg_node_agent.core.operations import (
+    ExemptOp,
+    NatOp,
+    Operation,
+    RouteOp,
+    RuleOp,
+    SysctlOp,
+    TrackingOp,
+    closes,
+)
 from veg_node_agent.errors import KernelError
 from veg_node_agent.io import sysctl
 from veg_node_agent.io.nat import BackendName, Nat
@@ -61,6 +71,7 @@ class Kernel:
             nat=chains,
             unreadable=unreadable,
             tracked=tracked,
+            exempt=self._read_exemptions(config, record),
             sysctls={path: sysctl.read(path) for path in (*sysctl_paths(config), *record.sysctls)},
         )
 
@@ -110,6 +121,15 @@ class Kernel:
                 unreadable[family] = str(error)
         return chains, unreadable, frozenset(tracked)
 
+    def _read_exemptions(self, config: Config, record: Record) -> frozenset[Exemption]:
+        """Read only where some are wanted or recorded; a table that can not be read refuses when it is written."""
+        named = {entry.family for entry in config.families if config.untracked_ports} | record.exempt
+        found: frozenset[Exemption] = frozenset()
+        for family in sorted(named):
+            with contextlib.suppress(KernelError):
+                found |= self._nat.exempt(family)
+        return found
+
     def _carry_out(self, family: Family, batch: Sequence[Operation]) -> None:
         first = batch[0]
         if isinstance(first, (RouteOp, RuleOp)):
@@ -118,6 +138,8 @@ class Kernel:
             sysctl.write(first)
         elif isinstance(first, TrackingOp):
             self._nat.track(first)
+        elif isinstance(first, ExemptOp):
+            self._nat.change_exemption(first)
         else:
             self._nat.commit(family, [step for step in batch if isinstance(step, NatOp)])
 

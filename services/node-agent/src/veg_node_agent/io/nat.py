@@ -11,8 +11,8 @@ from typing import Literal, Protocol
 
 from veg_common import logs
 
-from veg_node_agent.core.model import Chain, Family
-from veg_node_agent.core.operations import NatOp, TrackingOp
+from veg_node_agent.core.model import Chain, Exemption, Family
+from veg_node_agent.core.operations import ExemptOp, NatOp, TrackingOp
 from veg_node_agent.errors import KernelError
 from veg_node_agent.io.nat_legacy import LegacyNat
 from veg_node_agent.io.nat_nft import NftNat
@@ -36,6 +36,12 @@ class NatBackend(Protocol):
 
     def track(self, step: TrackingOp) -> None:
         """Add or delete the tracking rule. Raises KernelError."""
+
+    def exempt(self) -> frozenset[Exemption]:
+        """Our rules in the raw table. Raises KernelError."""
+
+    def change_exemption(self, step: ExemptOp) -> None:
+        """Add or delete a rule of the raw table. Raises KernelError."""
 
 
 class Nat:
@@ -65,6 +71,14 @@ class Nat:
     def track(self, step: TrackingOp) -> None:
         """Add or delete the tracking rule of a family. Raises KernelError."""
         self._backend(step.family).track(step)
+
+    def exempt(self, family: Family) -> frozenset[Exemption]:
+        """Our rules in a family's raw table. Raises KernelError."""
+        return self._backend(family).exempt()
+
+    def change_exemption(self, step: ExemptOp) -> None:
+        """Add or delete a rule of the raw table. Raises KernelError."""
+        self._backend(step.family).change_exemption(step)
 
     def _backend(self, family: Family) -> NatBackend:
         if family not in self._chosen:

@@ -11,106 +11,33 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
-import ipaddress
 import os
-import struct
 import sysconfig
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from veg_node_agent.core.model import Chain, Family, NatRule, network
-from veg_node_agent.core.operations import TRACKING_COMMENT, NatOp, TrackingOp
+from veg_node_agent.core.model import (
+    BFD_PORT,
+    EXEMPTION_CHAINS,
+    SIBLING_PORT,
+    Chain,
+    Exemption,
+    Family,
+)
+from veg_node_agent.core.operations import ExemptOp, NatOp, TrackingOp
 from veg_node_agent.errors import KernelError
+from veg_node_agent.io.xt_entries import (
+    decode,
+    encode,
+    encode_exemption,
+    encode_tracking,
+    is_tracking,
+    same_exemption,
+)
 
 _LOCK_WAIT = 3.0  # s
-# NF_NAT_RANGE_PROTO_RANDOM_FULLY of linux/netfilter/nf_nat.h
-_RANDOM_FULLY = 1 << 4
-_RETURN_VERDICT = -5  # XT_RETURN: -NF_REPEAT - 1
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """Where things stand in struct ipt_entry or ip6t_entry; sizes in bytes."""
-
-    address: int  # of an address and of a mask; order: src, dst, smsk, dmsk
-    header: int  # struct ipt_ip or ip6t_ip
-    entry: int  # up to the target, which starts here when there are no matches
-    masquerade: bytes  # the target's data: nf_nat_ipv4_multi_range_compat, or nf_nat_range
-
-
-_LAYOUTS = {
-    Family.V4: _Layout(4, 84, 112, struct.pack("=II4s4sHHxxxx", 1, _RANDOM_FULLY, b"", b"", 0, 0)),
-    Family.V6: _Layout(16, 136, 168, struct.pack("=I16s16sHH", _RANDOM_FULLY, b"", b"", 0, 0)),
-}
-_TARGET = struct.Struct("=H29sB")  # struct xt_entry_target: size, name, revision
-_OFFSETS = struct.Struct("=IHHI")  # nfcache, target_offset, next_offset, comefrom
-
-
-def encode(rule: NatRule) -> bytes:
-    """The rule as the kernel's entry with its target."""
-    layout = _LAYOUTS[rule.family]
-    net = network(rule.cidr)
-    addresses = net.network_address.packed + bytes(layout.address)
-    masks = net.netmask.packed + bytes(layout.address)
-    # A target without a name is a verdict (xt_standard_target); libiptc resolves the name RETURN itself.
-    name, data = (
-        (b"MASQUERADE", layout.masquerade) if rule.masquerade else (b"RETURN", struct.pack("=ixxxx", 0))
-    )
-    target = _TARGET.pack(_TARGET.size + len(data), name, 0) + data
-    offsets = _OFFSETS.pack(0, layout.entry, layout.entry + len(target), 0)
-    header = (addresses + masks).ljust(layout.header, b"\0")
-    return (header + offsets).ljust(layout.entry, b"\0") + target
-
-
-def encode_tracking(family: Family) -> bytes:
-    """The tracking rule: matches `conntrack` (--ctstate INVALID) and `comment`, and no target, which means go on."""
-    layout = _LAYOUTS[family]
-    # struct xt_conntrack_mtinfo3: addresses and ports that are not looked at, then match_flags (XT_CONNTRACK_STATE),
-    # invert_flags, state_mask (XT_CONNTRACK_STATE_INVALID), status_mask.
-    conntrack = bytes(146) + struct.pack("=HHHH", 1, 0, 1, 0)
-    matches = b"".join(
-        _TARGET.pack(_TARGET.size + len(data), name, revision) + data
-        for name, revision, data in (
-            (b"conntrack", 3, conntrack.ljust(168, b"\0")),
-            (b"comment", 0, TRACKING_COMMENT.encode().ljust(256, b"\0")),
-        )
-    )
-    data = struct.pack("=ixxxx", 0)
-    target = _TARGET.pack(_TARGET.size + len(data), b"", 0) + data
-    start = layout.entry + len(matches)
-    offsets = _OFFSETS.pack(0, start, start + len(target), 0)
-    return (bytes(layout.header) + offsets).ljust(layout.entry, b"\0") + matches + target
-
-
-def decode(family: Family, raw: bytes) -> NatRule | None:
-    """The rule that an entry of the kernel is, or None when it is not of our shape in every bit."""
-    layout = _LAYOUTS[family]
-    size = layout.address
-    _, target_offset, _, _ = _OFFSETS.unpack_from(raw, layout.header)
-    source, destination = raw[:size], raw[size : 2 * size]
-    mask, rest = raw[2 * size : 3 * size], raw[3 * size : layout.header]
-    if target_offset != layout.entry or any(destination) or any(rest):
-        return None
-    bits = int.from_bytes(mask, "big")
-    length = bits.bit_count()
-    if bits != ((1 << length) - 1) << (8 * size - length):
-        return None
-    _, name, revision = _TARGET.unpack_from(raw, target_offset)
-    data = raw[target_offset + _TARGET.size :]
-    name = name.split(b"\0")[0]
-    if name == b"MASQUERADE" and revision == 0 and data[: len(layout.masquerade)] == layout.masquerade:
-        masquerade = True
-    elif name == b"" and struct.unpack_from("=i", data)[0] == _RETURN_VERDICT:
-        masquerade = False
-    else:
-        return None
-    try:
-        return NatRule(family, str(ipaddress.ip_network((source, length))), masquerade)
-    except ValueError:  # host bits: not written by us
-        return None
 
 
 class _Table:
@@ -174,6 +101,8 @@ class LegacyNat:
         self._family = family
         self._nat = _Table(family, "nat", "POSTROUTING")
         self._mangle = _Table(family, "mangle", "FORWARD")
+        # Looked at only where it is needed: looking makes the kernel load it.
+        self._raw: dict[str, _Table] = {}
 
     def read(self) -> Chain:
         """POSTROUTING as it is. Raises KernelError."""
@@ -196,13 +125,13 @@ class LegacyNat:
 
     def tracked(self) -> bool:
         """Whether our tracking rule is in the mangle table. Raises KernelError."""
-        return any(_is_tracking(raw) for raw in self._mangle.read())
+        return any(is_tracking(raw) for raw in self._mangle.read())
 
     def track(self, step: TrackingOp) -> None:
         """Add or delete the tracking rule, under the lock of the command line tools. Raises KernelError."""
         with _xtables_lock():
             entries = self._mangle.read()
-            places = [at for at, raw in enumerate(entries) if _is_tracking(raw)]
+            places = [at for at, raw in enumerate(entries) if is_tracking(raw)]
             if step.verb == "add" and not places:
                 self._mangle.insert(encode_tracking(self._family), len(entries))
             elif step.verb == "delete":
@@ -210,9 +139,33 @@ class LegacyNat:
                     self._mangle.delete(at)
             self._mangle.commit()
 
+    def exempt(self) -> frozenset[Exemption]:
+        """Our rules in the raw table. Raises KernelError."""
+        return frozenset(
+            rule
+            for chain in EXEMPTION_CHAINS
+            for raw in self._raw_table(chain).read()
+            for port in (BFD_PORT, SIBLING_PORT)
+            if same_exemption(rule := Exemption(self._family, chain, port), raw)
+        )
 
-def _is_tracking(raw: bytes) -> bool:
-    return TRACKING_COMMENT.encode() + b"\0" in raw
+    def change_exemption(self, step: ExemptOp) -> None:
+        """Add or delete a rule of the raw table, under the lock of the command line tools. Raises KernelError."""
+        table = self._raw_table(step.rule.chain)
+        with _xtables_lock():
+            entries = table.read()
+            places = [at for at, raw in enumerate(entries) if same_exemption(step.rule, raw)]
+            if step.verb == "add" and not places:
+                table.insert(encode_exemption(step.rule), len(entries))
+            elif step.verb == "delete":
+                for at in reversed(places):
+                    table.delete(at)
+            table.commit()
+
+    def _raw_table(self, chain: str) -> _Table:
+        if chain not in self._raw:
+            self._raw[chain] = _Table(self._family, "raw", chain)
+        return self._raw[chain]
 
 
 def _prepare_environment() -> None:

@@ -8,8 +8,16 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 
-from veg_node_agent.core.model import Chain, Family, NatRule
-from veg_node_agent.core.operations import TRACKING_RULE, NatOp, TrackingOp
+from veg_node_agent.core.model import (
+    BFD_PORT,
+    EXEMPTION_CHAINS,
+    SIBLING_PORT,
+    Chain,
+    Exemption,
+    Family,
+    NatRule,
+)
+from veg_node_agent.core.operations import TRACKING_RULE, ExemptOp, NatOp, TrackingOp
 from veg_node_agent.errors import KernelError
 
 _OURS = re.compile(r"-A POSTROUTING(?: -s (\S+))? -j (?:(MASQUERADE --random-fully)|RETURN)")
@@ -43,6 +51,20 @@ class NftNat:
     def track(self, step: TrackingOp) -> None:
         """Add or delete the tracking rule. Raises KernelError."""
         self._run("-restore", ["--noflush", "-w", "5"], f"*mangle\n{step.line}\nCOMMIT\n")
+
+    def exempt(self) -> frozenset[Exemption]:
+        """Our rules in the raw table. Raises KernelError."""
+        lines = {line.strip() for line in self._run("-save", ["-t", "raw"]).splitlines()}
+        ours = (
+            Exemption(self._family, chain, port)
+            for chain in EXEMPTION_CHAINS
+            for port in (BFD_PORT, SIBLING_PORT)
+        )
+        return frozenset(rule for rule in ours if str(rule) in lines)
+
+    def change_exemption(self, step: ExemptOp) -> None:
+        """Add or delete a rule of the raw table. Raises KernelError."""
+        self._run("-restore", ["--noflush", "-w", "5"], f"*raw\n{step.line}\nCOMMIT\n")
 
     def _parse(self, line: str) -> NatRule | None:
         match = _OURS.fullmatch(line.strip())

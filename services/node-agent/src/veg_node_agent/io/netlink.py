@@ -65,9 +65,9 @@ class Netlink:
 
     def interfaces(self) -> dict[str, Interface]:
         """The links by name, each with its addresses of global scope."""
-        links = [(m["index"], m.get("ifname"), bool(m["flags"] & 1)) for m in self._dump(self._ipr.get_links)]
-        self._name = {index: name for index, name, _ in links}
-        self._index = {name: index for index, name, _ in links}
+        links = list(self._dump(self._ipr.get_links))
+        self._name = {message["index"]: message.get("ifname") for message in links}
+        self._index = {name: index for index, name in self._name.items()}
         addresses: dict[int, list[str]] = {}
         for message in self._dump(self._ipr.get_addr):
             if message["scope"] == _SCOPE_UNIVERSE:
@@ -75,7 +75,14 @@ class Netlink:
                 text = message.get("local") or message.get("address")
                 addresses.setdefault(message["index"], []).append(f"{text}/{message['prefixlen']}")
         return {
-            name: Interface(name, up, tuple(sorted(addresses.get(index, [])))) for index, name, up in links
+            message.get("ifname"): Interface(
+                name=message.get("ifname"),
+                up=bool(message["flags"] & 1),
+                addresses=tuple(sorted(addresses.get(message["index"], []))),
+                index=message["index"],
+                mac=message.get("address") or "",
+            )
+            for message in links
         }
 
     def routes(self, family: Family) -> tuple[Route, ...]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from veg_node_agent.core.model import Family, NatRule
-from veg_node_agent.io.nat_legacy import decode, encode
+from veg_node_agent.core.model import EXEMPTION_CHAINS, Exemption, ExemptionChain, Family, NatRule
+from veg_node_agent.io.xt_entries import decode, encode, encode_exemption, same_exemption
 
 # What the kernel returns for `iptables-legacy -A POSTROUTING -s 10.16.0.0/16 -j MASQUERADE --random-fully`: libxtables
 # leaves old memory behind the target's name, which must not matter.
@@ -57,3 +57,42 @@ def test_masquerade_round_trip(cidr: str) -> None:
     family = Family.V6 if ":" in cidr else Family.V4
     rule = NatRule(family, cidr, masquerade=True)
     assert decode(family, encode(rule)) == rule
+
+
+# What the kernel returns for `iptables-legacy -t raw -A PREROUTING -p udp -m udp --dport 3784 -m addrtype --dst-type
+# LOCAL -j CT --notrack`, without a comment.
+NOT_COMMENTED_V4 = bytes.fromhex(
+    "00" * 80
+    + "11000000"
+    + "00000000c8003001"
+    + "00" * 20
+    + "3000756470000000000000000000000000000000000000000000000000000000"
+    + "0000ffffc80ec80e0000000000000000"
+    + "28006164647274797065000000000000000000000000000000000000000000010000040000000000"
+    + "6800435400000000000000000000000000000000000000000000000000000002"
+    + "0100"
+    + "00" * 70
+)
+
+
+@pytest.mark.parametrize("family", Family)
+@pytest.mark.parametrize("chain", EXEMPTION_CHAINS)
+def test_an_exemption_is_told_from_everything_else(family: Family, chain: ExemptionChain) -> None:
+    """It is recognised with counters and with the kernel's own pointer in it, and in no other rule."""
+    rule = Exemption(family, chain, 3784)
+    raw = bytearray(encode_exemption(rule))
+    raw[-8:] = b"\xff" * 8
+    assert same_exemption(rule, bytes(raw))
+    for other in (Exemption(family, chain, 18600), *(Exemption(family, c, 3784) for c in EXEMPTION_CHAINS)):
+        assert same_exemption(other, bytes(raw)) == (other == rule)
+    tracking = bytearray(raw)
+    tracking[-72] = 0
+    assert not same_exemption(rule, bytes(tracking))
+    inverted = bytearray(raw)
+    inverted[83 if family is Family.V4 else 132] = 1
+    assert not same_exemption(rule, bytes(inverted))
+
+
+def test_an_exemption_of_somebody_else_is_theirs() -> None:
+    """Without our comment it is not ours, however alike."""
+    assert not same_exemption(Exemption(Family.V4, "PREROUTING", 3784), NOT_COMMENTED_V4)
