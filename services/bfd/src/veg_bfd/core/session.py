@@ -292,7 +292,12 @@ class Session:
 
     def _schedule(self, now: int) -> None:
         """Negotiate the intervals (sections 6.8.2 and 6.8.4); move the next packet when its interval changed."""
-        self.detection_time_us = self.remote_multiplier * max(self._rx_in_use, self.remote_min_tx_us)
+        peers_interval = max(self._rx_in_use, self.remote_min_tx_us)
+        if self.state is not State.UP:
+            # Section 6.8.3 has a system that is not Up send no faster than once a second. OVN does that, but tells its
+            # final interval from the start: taken at its word it would be dead three times a second.
+            peers_interval = max(peers_interval, SLOW_TX_US)
+        self.detection_time_us = self.remote_multiplier * peers_interval
         interval = max(self._tx_in_use, self.remote_min_rx_us)
         if self._is_silent():
             self.next_tx = None
