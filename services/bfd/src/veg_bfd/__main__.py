@@ -76,7 +76,7 @@ def cli() -> None:
     default="auto",
     show_default=True,
 )
-def run(
+def run(  # noqa: PLR0913, PLR0917 (click passes every flag)
     run_dir: Path, listen: str, metrics: str, linger: float, priority: int, log_level: str, log_format: str
 ) -> None:
     """Run in this network namespace until SIGTERM, which takes every session AdminDown first."""

@@ -92,34 +92,41 @@ class Loop:
 
     def _take(self, fields: wire.Line) -> None:
         name, *rest = fields
-        match name:
-            case "session":
-                self._changed(View(*rest[0]), rest[1], rest[2])
-            case "view":
-                self._mirror.show(View(*rest[0]))
-            case "ended":
-                self._mirror.end(rest[0])
-                self._log.info("session ended", id=rest[0])
-                self._on_change()
-            case "done":
-                future = self._requests.get(rest[0])
-                if future is not None and not future.done():
-                    future.set_result(rest[1])
-            case "refreshed":
-                self._refreshed_at = asyncio.get_running_loop().time()
-                if self._refresh is not None:
-                    self._refresh.set_result(None)
-                self._refresh = None
-            case "stats":
-                self._mirror.stats = Stats(**rest[0])
-            case "log":
-                getattr(self._log, rest[0])(rest[1], **rest[2])
-            case "hello":
-                self._mirror.policy, self._mirror.problem, self.restored = rest
-            case "synced":
-                self.synced.set()
+        getattr(self, f"_on_{name}")(*rest)
 
-    def _changed(self, view: View, previous: int | None, late_us: int) -> None:
+    def _on_hello(self, policy: str, problem: str, restored: bool) -> None:  # noqa: FBT001 (a line's field)
+        self._mirror.policy, self._mirror.problem, self.restored = policy, problem, restored
+
+    def _on_view(self, fields: wire.Line) -> None:
+        self._mirror.show(View(*fields))
+
+    def _on_ended(self, number: int) -> None:
+        self._mirror.end(number)
+        self._log.info("session ended", id=number)
+        self._on_change()
+
+    def _on_done(self, number: int, error: str) -> None:
+        future = self._requests.get(number)
+        if future is not None and not future.done():
+            future.set_result(error)
+
+    def _on_refreshed(self) -> None:
+        self._refreshed_at = asyncio.get_running_loop().time()
+        if self._refresh is not None:
+            self._refresh.set_result(None)
+        self._refresh = None
+
+    def _on_stats(self, stats: dict[str, Any]) -> None:
+        self._mirror.stats = Stats(**stats)
+
+    def _on_log(self, level: str, text: str, fields: dict[str, Any]) -> None:
+        getattr(self._log, level)(text, **fields)
+
+    def _on_synced(self) -> None:
+        self.synced.set()
+
+    def _on_session(self, fields: wire.Line, previous: int | None, late_us: int) -> None:
+        view = View(*fields)
         known = view.id in self._mirror.sessions
         self._mirror.change(view)
         if self.synced.is_set() or not self.restored:

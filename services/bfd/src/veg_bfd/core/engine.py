@@ -264,16 +264,16 @@ class Engine:
             else:
                 heapq.heapreplace(heap, (due, next(self._tickets), session))
 
-    def next_deadline(self) -> int | None:
-        """When `advance` should be called next, if no packet comes before; None: no need."""
-        if self._tx and self._detect:
-            return min(self._tx[0][0], self._detect[0][0])
-        heap = self._tx or self._detect
-        return heap[0][0] if heap else None
+    def next_deadline(self, not_before: int = 0) -> int | None:
+        """When `advance` should be called next, if no packet comes before; None: no need.
 
-    def next_expiry(self) -> int | None:
-        """When a detection time may end; None while no peer is known."""
-        return self._detect[0][0] if self._detect else None
+        `not_before`: the caller will not let detection times end earlier.
+        """
+        transmit = self._tx[0][0] if self._tx else None
+        if not self._detect:
+            return transmit
+        expiry = max(self._detect[0][0], not_before)
+        return expiry if transmit is None else min(transmit, expiry)
 
     # Inside -------------------------------------------------------------------------------------------------
 

@@ -293,7 +293,7 @@ class Session:
     def _schedule(self, now: int) -> None:
         """Negotiate the intervals (sections 6.8.2 and 6.8.4); move the next packet when its interval changed."""
         peers_interval = max(self._rx_in_use, self.remote_min_tx_us)
-        if self.state is not State.UP:
+        if self.state is not State.UP or self.remote_state is not State.UP:
             # Section 6.8.3 has a system that is not Up send no faster than once a second. OVN does that, but tells its
             # final interval from the start: taken at its word it would be dead three times a second.
             peers_interval = max(peers_interval, SLOW_TX_US)

@@ -23,6 +23,9 @@ from veg_bfd.io.udp import Receiver, Transmitter
 
 _BATCH = 256  # packets read from a socket before timers are looked at
 _FLOOD = 16384  # more than a receive buffer holds: what is behind them came after the detection time's end
+_STALL_US = 10_000
+_GRACE_US = 10_000
+_GRACE_SPACING_US = 200_000  # an ever late machine must not keep dead sessions up
 _HOUSEKEEPING_US = 200_000
 _FORGET_US = 5_000_000
 _MIN_STOP_US = 1_000_000  # so long AdminDown is said even when nobody waits for it
@@ -54,6 +57,8 @@ class PacketLoop:
         self._stopped_at = 0
         self._signalled = False
         self._over = False
+        self._awake_at = clock()
+        self._grace_until = 0
 
     def run(self) -> None:
         """Run until a TERM or INT has been answered; a second one ends at once."""
@@ -64,8 +69,11 @@ class PacketLoop:
             self._epoll.register(fd, select.EPOLLIN)
         more = False
         while not self._over:
-            ready = self._epoll.poll(0 if more else self._timeout())
+            timeout = 0 if more else self._timeout()
+            before = clock()
+            ready = self._epoll.poll(timeout)
             now = clock()
+            self._note_stall(before, timeout, now)
             for fd, _ in ready:
                 receiver = by_fd.get(fd)
                 if receiver is not None:
@@ -85,17 +93,31 @@ class PacketLoop:
         self._child.close()
         self._epoll.close()
 
+    def _note_stall(self, before: int, timeout: float, now: int) -> None:
+        """Notice when packets had to wait: for the loop's own work, or for the machine to let it run.
+
+        What the peer sent during a pause of the machine may still be on its way through the kernel or the host: right
+        after one, silence is not believed for a moment.
+        """
+        work, sleep = before - self._awake_at, now - before - int(timeout * 1_000_000)
+        self._awake_at = now
+        if work > _STALL_US or sleep > _STALL_US:
+            if now >= self._grace_until + _GRACE_SPACING_US:
+                self._grace_until = now + _GRACE_US
+            self._link.log("warning", "stall", work_ms=work // 1000, overslept_ms=max(0, sleep // 1000))
+
     # Time ---------------------------------------------------------------------------------------------------
 
     def _timeout(self) -> float:
         """Seconds until something is due; epoll counts in milliseconds and rounds up."""
-        due = self._engine.next_deadline()
+        due = self._engine.next_deadline(self._grace_until)
         due = self._housekeeping_at if due is None else min(due, self._housekeeping_at)
         return max(0.0, math.ceil((due - clock()) / 1000) / 1000)
 
     def _run_timers(self, now: int) -> None:
         engine = self._engine
-        if engine.overdue(now):
+        believed = now >= self._grace_until
+        if believed and engine.overdue(now):
             for receiver in self._receivers:
                 read = 0
                 while read < _FLOOD:
@@ -103,7 +125,7 @@ class PacketLoop:
                     read += count
                     if count < _BATCH:
                         break
-        engine.advance(now)
+        engine.advance(now, expire=believed)
         if engine.outbox:
             self._transmitter.flush(now, engine)
         if engine.gone:
