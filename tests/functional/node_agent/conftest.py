@@ -358,3 +358,17 @@ def lab() -> Iterator[Lab]:
     finally:
         made.close()
         shutil.rmtree(folder)
+
+
+@pytest.fixture
+def pair() -> Iterator[Any]:
+    """Two replicas and their router; nothing runs yet."""
+    from tests.functional.node_agent.pair import Pair
+
+    folder = Path(tempfile.mkdtemp(prefix="veg-nap-"))
+    made = Pair(folder)
+    try:
+        yield made
+    finally:
+        made.close()
+        shutil.rmtree(folder)

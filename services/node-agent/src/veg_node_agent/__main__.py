@@ -19,6 +19,7 @@ from veg_node_agent.io.files import RecordFile
 from veg_node_agent.io.kernel import Kernel
 from veg_node_agent.io.nat import BackendName
 from veg_node_agent.io.watch import read_config
+from veg_node_agent.metrics import served
 
 _config = click.option(
     "--config",
@@ -62,6 +63,20 @@ def cli() -> None:
 @_run_dir
 @_nat_backend
 @click.option(
+    "--drain-seconds",
+    envvar="VEG_NODE_AGENT_DRAIN_SECONDS",
+    type=click.FloatRange(0, 3600),
+    default=20.0,
+    show_default=True,
+    help="On SIGTERM, wait at most this long until traffic goes elsewhere; a second SIGTERM ends at once.",
+)
+@click.option(
+    "--metrics",
+    envvar="VEG_NODE_AGENT_METRICS",
+    default="",
+    help="host:port for Prometheus metrics; none by default.",
+)
+@click.option(
     "--log-level",
     envvar="VEG_NODE_AGENT_LOG_LEVEL",
     type=click.Choice(logs.LEVELS),
@@ -75,18 +90,28 @@ def cli() -> None:
     default="auto",
     show_default=True,
 )
-def run(
-    config: Path, run_dir: Path, nat_backend: BackendName, log_level: str, log_format: logs.Format
+def run(  # noqa: PLR0913, PLR0917  (one argument a flag)
+    config: Path,
+    run_dir: Path,
+    nat_backend: BackendName,
+    drain_seconds: float,
+    metrics: str,
+    log_level: str,
+    log_format: logs.Format,
 ) -> None:
-    """Run in this network namespace until SIGTERM, which leaves the data path as it is."""
+    """Run in this network namespace until SIGTERM, which drains and leaves the data path as it is."""
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInputError(f"--run-dir {run_dir}: {error.strerror}") from None
-    settings = Settings(config, run_dir, nat_backend)
+    settings = Settings(config, run_dir, nat_backend, drain_seconds=drain_seconds, metrics=metrics)
 
     async def main(stop: asyncio.Event) -> None:
         agent = Agent(settings, rpc.parse_config, Kernel(nat_backend))
+        with served(settings.metrics, agent):
+            await serve(agent, stop)
+
+    async def serve(agent: Agent, stop: asyncio.Event) -> None:
         try:
             server = await start_server(settings.socket, rpc.adder(agent), [rpc.SERVICE])
         except (OSError, RuntimeError) as error:

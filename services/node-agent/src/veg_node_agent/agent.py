@@ -1,4 +1,4 @@
-"""The running agent: file in, kernel out. The only module that spawns tasks.
+"""The running agent: file in, kernel out.
 
 One reconcile at a time, in a thread of its own: read, diff, apply, read again until nothing differs. It is woken by
 the file, by netlink, and by the clock. The event loop stays free for health and for questions.
@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from veg_common import logs
 
+from veg_node_agent.availability import Availability
 from veg_node_agent.config import Settings
 from veg_node_agent.core import diff
-from veg_node_agent.core.model import Config, Record, Snapshot
+from veg_node_agent.core.model import Config, Interface, Record, Snapshot
 from veg_node_agent.core.operations import Operation
 from veg_node_agent.core.report import applied_lines
 from veg_node_agent.errors import AgentError, ConfigError, KernelError
@@ -78,6 +79,8 @@ class Agent:
         self._unrest = 0
         self._ticks = 0
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="kernel")
+        self._done = asyncio.Event()
+        self.availability = Availability(settings, self._tell)
 
     @property
     def status(self) -> Status:
@@ -96,9 +99,10 @@ class Agent:
         return await asyncio.get_running_loop().run_in_executor(self._pool, look)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set; the kernel is left as it is then."""
+        """Work until `stop` is set and the traffic has gone elsewhere; the kernel is left as it is then."""
+        self._tell()
         async with self._helpers(stop):
-            while not stop.is_set():
+            while not self._done.is_set():
                 # The doorbell tells of every change in links, addresses, routes and rules; they are read back now and
                 # then all the same.
                 self._ticks = 0 if self._wake.is_set() or not self._status.in_sync else self._ticks + 1
@@ -107,22 +111,30 @@ class Agent:
                     self._file_changed = False
                     self._load()
                 await self._reconcile(routing=self._ticks % _ROUTING_TICKS == 0)
-                await self._rest(stop)
+                await self._rest()
+
+    async def _leave(self, stop: asyncio.Event) -> None:
+        """Once `stop` is set: drain, while the kernel is still looked after, then be done whatever happened."""
+        await stop.wait()
+        try:
+            await self.availability.drain(self._settings.drain_seconds)
+        except Exception:  # noqa: BLE001  (the process must end, whatever it was)
+            self._log.exception("drain failed")
+        finally:
+            self._done.set()
+            self._wake.set()
 
     @contextlib.asynccontextmanager
     async def _helpers(self, stop: asyncio.Event) -> AsyncIterator[None]:
-        async def wake_to_stop() -> None:
-            await stop.wait()
-            self._wake.set()
-
         with doorbell(self._wake.set):
             jobs = [
                 asyncio.create_task(watch_config(self._settings.config, self._on_file)),
                 asyncio.create_task(self._keep_healthy()),
-                asyncio.create_task(wake_to_stop()),
+                asyncio.create_task(self._leave(stop)),
             ]
             try:
-                yield
+                async with self.availability.running():
+                    yield
             finally:
                 for job in jobs:
                     job.cancel()
@@ -134,7 +146,7 @@ class Agent:
         self._file_changed = True
         self._wake.set()
 
-    async def _rest(self, stop: asyncio.Event) -> None:
+    async def _rest(self) -> None:
         """Wait for the next reason to look; the clock is one, because NAT and sysctls send no notification."""
         restless = bool(self._status.apply_error) and self._config is not None
         with contextlib.suppress(TimeoutError):
@@ -142,7 +154,7 @@ class Agent:
                 await self._wake.wait()
         if not self._wake.is_set():
             self._file_changed = True  # a file that is swapped where no event tells is found by reading it
-        elif not (self._file_changed or stop.is_set()):
+        elif not (self._file_changed or self._done.is_set()):
             await asyncio.sleep(min(_SETTLE * 2**self._unrest, _SLOWEST))
 
     def _load(self) -> None:
@@ -223,6 +235,7 @@ class Agent:
             self._record = record
 
     def _conclude(self, config: Config, result: _Result, *, was_in_sync: bool) -> None:
+        self._follow(config, result.snapshot.interfaces)
         for op in result.done[:_LOGGED]:
             self._log.info("applied", op=str(op))
         if len(result.done) > _LOGGED:
@@ -240,27 +253,52 @@ class Agent:
             return
         if not was_in_sync:
             self._log.info("in sync", gateway=config.gateway, operations=len(result.done))
-        self._status = replace(self._status, in_sync=True, apply_error="")
+        self._set_in_sync("")
         self._verified = time.monotonic()
         if not was_in_sync:
             self._refresh_health()
+
+    def _follow(self, config: Config, interfaces: Mapping[str, Interface]) -> None:
+        """Let BFD and the uplink probe know of the configuration and the links."""
+        try:
+            self.availability.update(config, interfaces)
+        except (AgentError, OSError) as error:
+            self._log.warning("uplink can not be probed", error=str(error))
+
+    def _set_in_sync(self, problem: str) -> None:
+        self._status = replace(self._status, in_sync=not problem, apply_error=problem)
+        self.availability.in_sync = not problem
+        self._tell()
 
     def _fail(self, reason: str, *, restless: bool = True) -> None:
         self._unrest += restless
         if reason != self._status.apply_error:
             self._log.warning("not in sync", reason=reason)
-        self._status = replace(self._status, in_sync=False, apply_error=reason)
+        self._set_in_sync(reason)
 
     async def _keep_healthy(self) -> None:
         """Say each second that all is well, as long as it was seen to be well lately."""
         while True:
             recent = time.monotonic() - self._verified < 2 * self._settings.read_interval + 1
-            if self._status.in_sync and recent:
+            if recent:
                 self._refresh_health()
             await asyncio.sleep(_HEALTH_PERIOD)
 
     def _refresh_health(self) -> None:
+        if not self._status.in_sync or self.availability.unready:
+            return
         try:
             self._health.refresh()
         except OSError as error:
             self._log.warning("health file can not be written", error=str(error))
+
+    def _tell(self) -> None:
+        """Write down why the pod is not ready, for the probe that finds no fresh health file."""
+        status = self._status
+        problem = self.availability.unready or status.apply_error
+        if not problem and self._config is None:
+            problem = status.config_error or "no configuration yet"
+        try:
+            self._health.tell(problem)
+        except OSError as error:
+            self._log.warning("problem file can not be written", error=str(error))

@@ -23,6 +23,8 @@ class Settings:
     run_dir: Path = DEFAULT_RUN_DIR
     nat_backend: BackendName = "auto"
     read_interval: float = 3.0
+    drain_seconds: float = 20.0
+    metrics: str = ""
 
     @property
     def socket(self) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import grpc
 from google.protobuf import json_format
 from veg.agent.v1 import agent_pb2, agent_pb2_grpc
+from veg.bfd.v1 import bfd_pb2
 from veg.types.v1 import types_pb2
 from veg_common import logs, server
 
@@ -21,8 +22,10 @@ from veg_node_agent.errors import AgentError, ConfigError
 
 if TYPE_CHECKING:
     from veg_node_agent.agent import Status
+    from veg_node_agent.availability import Availability
     from veg_node_agent.core.diff import Plan
     from veg_node_agent.core.model import Config
+    from veg_node_agent.io.uplink import UplinkView
 
 SERVICE = agent_pb2.DESCRIPTOR.services_by_name["AgentService"].full_name
 _ACTIONS = {
@@ -105,12 +108,22 @@ def operations(steps: Iterable[Operation]) -> list[types_pb2.Operation]:
     ]
 
 
+def _uplink_state(view: UplinkView) -> agent_pb2.UplinkState:
+    return agent_pb2.UplinkState(
+        alive=view.alive, problem=view.problem, withdrawn=bool(view.withdrawn), since=view.since
+    )
+
+
 class Inspected(Protocol):
     """What the service shows: the agent."""
 
     @property
     def status(self) -> Status:
         """Where it stands."""
+
+    @property
+    def availability(self) -> Availability:
+        """BFD, the uplink, the drain."""
 
     async def plan(self) -> Plan:
         """What it would do now. Raises AgentError."""
@@ -127,6 +140,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
     ) -> agent_pb2.GetStateResponse:
         """See the contract."""
         status = self._agent.status
+        view = self._agent.availability.view
         return agent_pb2.GetStateResponse(
             config=_parse(status.config_text) if status.config_text else None,
             config_error=status.config_error,
@@ -135,6 +149,10 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             nat_backend=status.nat_backend,
             applied=status.applied,
             repairs=status.repairs,
+            sessions=await self._agent.availability.link.fresh(),
+            bfd_error=view.bfd_error,
+            uplink=_uplink_state(view.uplink) if view.uplink else None,
+            draining=view.draining,
         )
 
     async def Plan(  # noqa: N802
@@ -178,9 +196,34 @@ def describe(state: agent_pb2.GetStateResponse) -> str:
     if state.config_error:
         lines.insert(2, f"error:       {state.config_error}")
         lines[1] = f"config:      {'the last good one' if state.HasField('config') else 'none yet'}"
+    if state.draining:
+        lines.append("draining:    yes")
     if state.apply_error:
         lines.append(f"problem:     {state.apply_error}")
+    lines += _availability_lines(state)
     if state.applied:
         lines.append("applied:")
         lines += [f"  {line}" for line in state.applied]
     return "\n".join(lines)
+
+
+def _availability_lines(state: agent_pb2.GetStateResponse) -> list[str]:
+    lines = []
+    if state.HasField("uplink"):
+        uplink = state.uplink
+        words = "alive" if uplink.alive else "dead"
+        words += ", withdrawn" if uplink.withdrawn else ""
+        lines.append(f"uplink:      {words} since {uplink.since}")
+        lines += [f"             {uplink.problem}"] if uplink.problem else []
+    if state.bfd_error:
+        lines.append(f"bfd:         {state.bfd_error}")
+    if state.sessions:
+        lines.append("sessions:")
+    for session in state.sessions:
+        name = bfd_pb2.SessionState.Name(session.state).removeprefix("SESSION_STATE_")
+        lines.append(
+            f"  {session.config.local} -> {session.config.peer} {name} since {session.since}"
+            f" (every {session.tx_interval_us / 1000:g} ms, detects in {session.detection_time_us / 1000:g} ms,"
+            f" downs {session.downs})"
+        )
+    return lines

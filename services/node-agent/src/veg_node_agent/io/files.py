@@ -99,11 +99,39 @@ class LastGood:
 
 
 class Health:
-    """`healthy`: its modification time tells probes when the kernel was last known to match the configuration."""
+    """`healthy`: its modification time tells probes when all was last well; `problem`: one line on why it is not."""
 
     def __init__(self, run_dir: Path) -> None:
         self._path = run_dir / "healthy"
+        self._problem_path = run_dir / "problem"
+        self._problem: str | None = None
 
     def refresh(self) -> None:
         """Say "now". Raises OSError."""
         self._path.touch()
+
+    def tell(self, problem: str) -> None:
+        """Write down what is wrong; empty when nothing is. Raises OSError."""
+        line = " ".join(problem.split())
+        if line != self._problem:
+            write_atomically(self._problem_path, f"{line}\n" if line else "")
+            self._problem = line
+
+
+class Flag:
+    """A file that says something by being there."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def set(self) -> None:
+        """Make it. A file system that refuses is logged: the other container then waits as long as it may."""
+        try:
+            self._path.touch()
+        except OSError as error:
+            logs.get("files").error("flag can not be set", path=str(self._path), error=str(error))
+
+    def clear(self) -> None:
+        """Remove it."""
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)

@@ -1,0 +1,311 @@
+"""Runs the probe of the uplink in the event loop: one timer, the sockets, and the pure judge `core.uplink`.
+
+Nothing here blocks, and nothing wakes for an answer: a tick reads what came since the last one, judges, and probes
+again. Only carrier and notes of other replicas interrupt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from veg_common import logs
+
+from veg_node_agent.core.model import Config, Family, Interface
+from veg_node_agent.core.packets import Note, Sight
+from veg_node_agent.core.sessions import own_address
+from veg_node_agent.core.uplink import Probe, Uplink
+from veg_node_agent.io.carrier import Carrier, link_events
+from veg_node_agent.io.files import write_atomically
+from veg_node_agent.io.probe import ArpProbe, GatewayProbe, NdpProbe
+from veg_node_agent.io.siblings import SiblingSocket
+
+
+@dataclass(frozen=True)
+class UplinkView:
+    """What the probe says; see veg.agent.v1.UplinkState. `dead` and `withdrawn` are families."""
+
+    alive: bool
+    problem: str
+    dead: tuple[Family, ...]
+    withdrawn: tuple[Family, ...]
+    since: str
+    settled: bool
+
+    def __str__(self) -> str:
+        if not self.problem:
+            return "alive"
+        where = "withdrawn" if self.withdrawn else "no other replica can take over"
+        return f"{self.problem} ({where if self.dead else 'alive'})"
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """What the sockets were opened for: other lines need other sockets."""
+
+    external: tuple[str, int, str]  # name, index, MAC
+    gateways: tuple[tuple[Family, str, str], ...]  # family, own address outside, gateway
+    internal: tuple[str, int]
+    own: str  # address towards the other replicas
+    others: tuple[str, ...]
+
+
+class UplinkMonitor:
+    """Probes while it is configured to. Use it from one event loop."""
+
+    def __init__(self, run_dir: Path, changed: Callable[[], None], serves: Callable[[Family], bool]) -> None:
+        """`changed` is called after each change of the view; `serves` tells whether other replicas may count on this
+        one for a family, apart from its uplink.
+        """
+        self._known_file = run_dir / "gateways-seen.json"
+        self._changed = changed
+        self._serves = serves
+        self._log = logs.get("uplink")
+        self._core: Uplink | None = None
+        self._config: Config | None = None
+        self._lines: _Lines | None = None
+        self._probes: dict[Family, GatewayProbe] = {}
+        self._sibling_socket: SiblingSocket | None = None
+        self._carrier: Carrier | None = None
+        self._events = contextlib.ExitStack()
+        self._timer: asyncio.TimerHandle | None = None
+        self._asker: asyncio.TimerHandle | None = None
+        self._open_problem = ""
+        self._since = _now()
+        self._view: UplinkView | None = None
+        self.leaving = False
+
+    @property
+    def view(self) -> UplinkView | None:
+        """What it says; None while nothing is probed."""
+        return self._view
+
+    def configure(self, config: Config, interfaces: Mapping[str, Interface]) -> None:
+        """Probe as this configuration wants on a pod with these interfaces; call it again when either changes."""
+        if config.uplink is None:
+            self.close()
+            return
+        started = self._core is None
+        self._adopt(config)
+        lines = self._wanted(config, interfaces)
+        if lines != self._lines:
+            self._open(lines)
+        if started:
+            self._carrier = Carrier()
+            self._events.enter_context(link_events(self._on_link))
+            self._tick()
+
+    def close(self) -> None:
+        """Stop probing."""
+        for handle in (self._timer, self._asker):
+            if handle is not None:
+                handle.cancel()
+        self._timer = self._asker = None
+        self._events.close()
+        self._close_sockets()
+        if self._carrier is not None:
+            self._carrier.close()
+        self._carrier = None
+        self._core = self._lines = None
+        self._set_view(None)
+
+    # What is probed ------------------------------------------------------------------------------------------
+
+    def _adopt(self, config: Config) -> None:
+        """Bring the judge to the configuration; a gateway that stays keeps what is known of it."""
+        settings = config.uplink
+        assert settings is not None  # noqa: S101  (for the type checker)
+        old = self._core.probes if self._core else {}
+        seen = self._seen_before() if self._core is None else frozenset[str]()
+        probes: dict[Family, Probe] = {}
+        for entry in config.families:
+            interval, gateway = settings.interval_ms / 1000, entry.external_gateway
+            probe = old.get(entry.family)
+            if probe is None or probe.gateway != gateway:
+                probe = Probe(entry.family, gateway, interval, settings.multiplier, known=gateway in seen)
+            probe.interval, probe.multiplier = interval, settings.multiplier
+            probes[entry.family] = probe
+        if self._core is None:
+            self._core = Uplink(probes, config.external)
+            self._core.start_numbers_at(time.time_ns())
+        self._core.probes, self._core.interface = probes, config.external
+        self._core.forget_others(settings.replicas)
+        self._config = config
+
+    @staticmethod
+    def _wanted(config: Config, interfaces: Mapping[str, Interface]) -> _Lines:
+        external = interfaces.get(config.external, Interface(config.external, up=False))
+        internal = interfaces.get(config.internal, Interface(config.internal, up=False))
+        replicas = config.uplink.replicas if config.uplink else ()
+        own = ""
+        if replicas:
+            own = own_address(config, Family(ipaddress.ip_address(replicas[0]).version), interfaces)
+        return _Lines(
+            external=(external.name, external.index, external.mac),
+            gateways=tuple(
+                (
+                    entry.family,
+                    _beside(external, entry.family, entry.external_gateway),
+                    entry.external_gateway,
+                )
+                for entry in config.families
+            ),
+            internal=(internal.name, internal.index),
+            own=own,
+            others=tuple(address for address in replicas if address != own),
+        )
+
+    def _open(self, lines: _Lines) -> None:
+        self._close_sockets()
+        self._lines = lines
+        problems = []
+        name, index, mac = lines.external
+        for family, own, gateway in lines.gateways if index and mac else ():
+            raw = bytes.fromhex(mac.replace(":", ""))
+            try:
+                if family is Family.V6:
+                    self._probes[family] = NdpProbe(name, index, raw, gateway)
+                elif own:
+                    self._probes[family] = ArpProbe(name, raw, own, gateway)
+            except OSError as error:
+                problems.append(f"{family.label} gateway {gateway} can not be probed: {error.strerror}")
+        if lines.own and lines.others:
+            try:
+                self._sibling_socket = SiblingSocket(lines.internal[0], lines.own, lines.others)
+                asyncio.get_running_loop().add_reader(self._sibling_socket, self._on_note)
+            except OSError as error:
+                problems.append(f"the other replicas can not be asked: {error.strerror}")
+        if problems:
+            self._log.warning("uplink probe is limited", problems=problems)
+        self._open_problem = "; ".join(problems)
+
+    def _close_sockets(self) -> None:
+        for probe in self._probes.values():
+            probe.close()
+        self._probes = {}
+        if self._sibling_socket is not None:
+            asyncio.get_running_loop().remove_reader(self._sibling_socket)
+            self._sibling_socket.close()
+            self._sibling_socket = None
+
+    # Events --------------------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        core, settings = self._core, self._config.uplink if self._config else None
+        if core is None or settings is None:
+            return
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(settings.interval_ms / 1000, self._tick)
+        now = loop.time()
+        for family, probe in self._probes.items():
+            if probe.answered():
+                self._answered(core.probes[family], now)
+        core.tick(now, self._has_carrier())
+        for family, judged in core.probes.items() if core.carrier else ():
+            try:
+                # A gateway that leaves is quiet, so that what is still sent is somebody else's.
+                if family in self._probes and not self.leaving:
+                    self._probes[family].send(everyone=not judged.steady)
+                else:
+                    judged.not_sent()
+            except OSError:  # no route or address: the reconcile's business, and no sign of a dead gateway
+                judged.not_sent()
+        self._react(now)
+
+    def _answered(self, probe: Probe, now: float) -> None:
+        first = not probe.known
+        probe.answered(now)
+        if first:
+            with contextlib.suppress(OSError):
+                write_atomically(self._known_file, json.dumps(sorted(self._seen_before() | {probe.gateway})))
+
+    def _has_carrier(self) -> bool:
+        return self._carrier is not None and self._core is not None and self._carrier.of(self._core.interface)
+
+    def _on_link(self) -> None:
+        if self._core is not None:
+            now = asyncio.get_running_loop().time()
+            self._core.see_carrier(now, self._has_carrier())
+            self._react(now)
+
+    def _on_note(self) -> None:
+        if self._sibling_socket is not None:
+            self._sibling_socket.take(self._hear)
+
+    def _hear(self, address: str, note: Note) -> None:
+        if self._core is None or self._sibling_socket is None:
+            return
+        if note.question:
+            self._sibling_socket.answer(address, Note(False, self._sights(), note.number))
+            return
+        now = asyncio.get_running_loop().time()
+        self._core.hear(address, note, now)
+        self._react(now)
+
+    def _ask(self) -> None:
+        self._asker = None
+        core = self._core
+        if core is None or not core.dead:
+            return
+        loop = asyncio.get_running_loop()
+        if self._sibling_socket is not None:
+            self._sibling_socket.ask(core.question(self._sights()))
+        self._asker = loop.call_later(core.ask_every, self._ask)
+        self._react(loop.time())
+
+    def _sights(self) -> tuple[Sight, Sight]:
+        """What other replicas are told."""
+        probes = self._core.probes if self._core else {}
+
+        def sight(family: Family) -> Sight:
+            if family not in probes:
+                return Sight.ABSENT
+            return probes[family].sight if self._serves(family) and not self.leaving else Sight.DEAD
+
+        return sight(Family.V4), sight(Family.V6)
+
+    def _react(self, now: float) -> None:
+        core = self._core
+        if core is None:
+            return
+        if core.dead and self._asker is None:
+            self._asker = asyncio.get_running_loop().call_soon(self._ask)  # type: ignore[assignment]
+        problem = "; ".join(text for text in (core.problem, self._open_problem) if text)
+        alive = core.alive
+        if self._view is None or alive != self._view.alive:
+            self._since = _now()
+        self._set_view(UplinkView(alive, problem, core.dead, core.withdrawn(now), self._since, core.settled))
+
+    def _set_view(self, view: UplinkView | None) -> None:
+        if view == self._view:
+            return
+        before, self._view = self._view, view
+        if view is not None and (before is None or str(view) != str(before)):
+            (self._log.info if view.alive and not view.problem else self._log.warning)(
+                "uplink", state=str(view)
+            )
+        self._changed()
+
+    def _seen_before(self) -> frozenset[str]:
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            return frozenset(str(gateway) for gateway in json.loads(self._known_file.read_text()))
+        return frozenset()
+
+
+def _beside(interface: Interface, family: Family, gateway: str) -> str:
+    """The link's own address in the gateway's network, else its first of that family; "" when there is none."""
+    own = [ipaddress.ip_interface(text) for text in interface.addresses]
+    own = [address for address in own if address.version == family]
+    found = [address for address in own if ipaddress.ip_address(gateway) in address.network] or own
+    return str(found[0].ip) if found else ""
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
