@@ -29,6 +29,7 @@ COMMANDS = {
     "restart": "veg_sandbox.cli.lifecycle:restart",
     "stop": "veg_sandbox.cli.lifecycle:stop",
     "fault": "veg_sandbox.cli.fault:fault",
+    "failover": "veg_sandbox.cli.failover:failover",
     "demo": "veg_sandbox.demo:command",
     "runtime": "veg_sandbox.runtime.service:command",
 }
@@ -50,6 +51,7 @@ HELP = {
     "restart": "Restart one service.",
     "stop": "Stop one service.",
     "fault": "Break something on purpose, see what is broken, heal it.",
+    "failover": "Measure how long traffic is away when a replica fails.",
     "demo": "Show and prove the specification's first example.",
 }
 # In the environment, so that it holds before the command line is parsed and in what a command becomes.

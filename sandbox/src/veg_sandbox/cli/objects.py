@@ -138,7 +138,7 @@ async def apply_files(store: ObjectStore, files: Sequence[str], namespace: str, 
             continue
         for obj in objects:
             try:
-                await _ensure_namespace(store, obj, out)
+                await ensure_namespace(store, obj, out)
                 out(await apply_one(store, obj, err))
             except InvalidObjectError as error:
                 err(f"error: {'stdin' if source == '-' else source}: {error}")
@@ -173,7 +173,8 @@ async def apply_one(store: ObjectStore, manifest: Object, err: Emit) -> str:
     raise InvalidObjectError(f"{label} keeps changing: not applied")
 
 
-async def _ensure_namespace(store: ObjectStore, obj: Object, out: Emit) -> None:
+async def ensure_namespace(store: ObjectStore, obj: Object, out: Emit) -> None:
+    """Create the object's namespace unless it is there."""
     name = ref_of(obj).namespace
     if not name:
         return

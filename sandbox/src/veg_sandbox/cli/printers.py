@@ -139,7 +139,7 @@ def _restarts(obj: Object, now: dt.datetime) -> str:
 def _node_status(obj: Object, _now: dt.datetime) -> str:
     conditions = dig(obj, "status", "conditions") or []
     ready = next((c.get("status") for c in conditions if c.get("type") == "Ready"), None)
-    text = {"True": "Ready", "False": "NotReady"}.get(str(ready), "Unknown")
+    text = "Unknown" if ready is None else "Ready" if ready == "True" else "NotReady"
     return f"{text},SchedulingDisabled" if dig(obj, "spec", "unschedulable") else text
 
 
@@ -225,7 +225,9 @@ _VPC = (
     Column("STANDBY", _path("status", "standby", default=False)),
     Column("SUBNETS", _path("status", "subnets")),
     Column("NAMESPACES", _path("spec", "namespaces")),
-    Column("BFD PORT", _path("spec", "bfdPort", "ip"), wide=True),
+    Column("BFD PORT", _path("status", "bfdPort", "name"), wide=True),
+    Column("BFD IP", _path("spec", "bfdPort", "ip"), wide=True),
+    Column("BFD NODES", _path("status", "bfdPort", "nodes"), wide=True),
 )
 _SUBNET = (
     _NAME,
