@@ -63,6 +63,11 @@ class Link:
         """Have a line logged by the control process, whose stderr may block."""
         self._events.append(wire.pack("log", level, text, fields))
 
+    @property
+    def waiting(self) -> bool:
+        """Whether `work` has something to do."""
+        return bool(self._events or self._child.lines or self._dump) or self._child.waiting
+
     def work(self, now: int) -> bool:
         """Do a slice. True when there is more to do now."""
         child = self._child

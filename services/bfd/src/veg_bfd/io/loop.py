@@ -25,7 +25,12 @@ _BATCH = 256  # packets read from a socket before timers are looked at
 _FLOOD = 16384  # more than a receive buffer holds: what is behind them came after the detection time's end
 _STALL_US = 10_000
 _GRACE_US = 10_000
+_GRACE_SESSION_US = 50  # every session of a peer that was paused too sends at the same moment
+_GRACE_MAX_US = 100_000
 _GRACE_SPACING_US = 200_000  # an ever late machine must not keep dead sessions up
+# From so many packets a second on, packets are gathered for half a millisecond: a wake-up costs more than a packet.
+_BUSY = 2000
+_GATHER_S = 0.0005
 _HOUSEKEEPING_US = 200_000
 _FORGET_US = 5_000_000
 _MIN_STOP_US = 1_000_000  # so long AdminDown is said even when nobody waits for it
@@ -59,6 +64,8 @@ class PacketLoop:
         self._over = False
         self._awake_at = clock()
         self._grace_until = 0
+        self._busy = False
+        self._packets = 0
 
     def run(self) -> None:
         """Run until a TERM or INT has been answered; a second one ends at once."""
@@ -67,31 +74,41 @@ class PacketLoop:
         by_fd = {receiver.socket.fileno(): receiver for receiver in self._receivers}
         for fd in by_fd:
             self._epoll.register(fd, select.EPOLLIN)
+        link, engine, poll = self._link, self._engine, self._epoll.poll
         more = False
         while not self._over:
+            if self._busy:
+                time.sleep(_GATHER_S)
             timeout = 0 if more else self._timeout()
             before = clock()
-            ready = self._epoll.poll(timeout)
+            ready = poll(timeout)
             now = clock()
-            self._note_stall(before, timeout, now)
+            if now - self._awake_at > _STALL_US:
+                self._note_stall(before, timeout, now)
+            self._awake_at = now
             for fd, _ in ready:
                 receiver = by_fd.get(fd)
                 if receiver is not None:
-                    receiver.drain(now, _BATCH)
-                elif fd == self._child_fd:
-                    self._child.read()
+                    self._packets += receiver.drain(now, _BATCH)
                 else:
-                    with contextlib.suppress(BlockingIOError):
-                        waker.recv(64)
+                    self._hear(fd, waker)
             self._run_timers(now)
-            more = self._link.work(now)
-            if self._engine.outbox:
-                self._transmitter.flush(now, self._engine)
-            self._watch_child()
+            if more or engine.events or link.waiting:
+                more = link.work(now)
+                self._transmitter.flush(now, engine)
+                self._watch_child()
             if now >= self._housekeeping_at or (self._signalled and self._stop_at is None):
                 self._keep_house(now)
         self._child.close()
         self._epoll.close()
+
+    def _hear(self, fd: int, waker: socket.socket) -> None:
+        """A descriptor other than the receivers' is ready."""
+        if fd == self._child_fd:
+            self._child.read()
+        else:
+            with contextlib.suppress(BlockingIOError):
+                waker.recv(64)
 
     def _note_stall(self, before: int, timeout: float, now: int) -> None:
         """Notice when packets had to wait: for the loop's own work, or for the machine to let it run.
@@ -100,10 +117,10 @@ class PacketLoop:
         after one, silence is not believed for a moment.
         """
         work, sleep = before - self._awake_at, now - before - int(timeout * 1_000_000)
-        self._awake_at = now
         if work > _STALL_US or sleep > _STALL_US:
             if now >= self._grace_until + _GRACE_SPACING_US:
-                self._grace_until = now + _GRACE_US
+                grace = _GRACE_US + _GRACE_SESSION_US * len(self._engine.sessions())
+                self._grace_until = now + min(grace, _GRACE_MAX_US)
             self._link.log("warning", "stall", work_ms=work // 1000, overslept_ms=max(0, sleep // 1000))
 
     # Time ---------------------------------------------------------------------------------------------------
@@ -135,6 +152,8 @@ class PacketLoop:
 
     def _keep_house(self, now: int) -> None:
         self._housekeeping_at = now + _HOUSEKEEPING_US
+        self._busy = self._packets * 1_000_000 > _BUSY * _HOUSEKEEPING_US
+        self._packets = 0
         if now >= self._forget_at:
             self._forget_at = now + _FORGET_US
             for receiver in self._receivers:
@@ -161,6 +180,7 @@ class PacketLoop:
         heard = any(session.remote_discriminator for session in engine.sessions())
         self._stopped_at = now
         self._stop_at = now + (self._linger_us if heard else 0)
+        self._link.drained = False  # of an earlier life; a fresh word follows within a moment
 
     # Neighbours ---------------------------------------------------------------------------------------------
 
