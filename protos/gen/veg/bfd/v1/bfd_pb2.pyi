@@ -62,7 +62,7 @@ class _SessionRoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SessionRo
     SESSION_ROLE_ACTIVE: _SessionRole.ValueType  # 1
     """Speaks first."""
     SESSION_ROLE_PASSIVE: _SessionRole.ValueType  # 2
-    """Waits for the peer's first packet, and is never silent after it."""
+    """Leaves the first second to the peer, and is never silent after it."""
 
 class SessionRole(_SessionRole, metaclass=_SessionRoleEnumTypeWrapper):
     """RFC 5880 section 6.1."""
@@ -72,7 +72,7 @@ SESSION_ROLE_UNSPECIFIED: SessionRole.ValueType  # 0
 SESSION_ROLE_ACTIVE: SessionRole.ValueType  # 1
 """Speaks first."""
 SESSION_ROLE_PASSIVE: SessionRole.ValueType  # 2
-"""Waits for the peer's first packet, and is never silent after it."""
+"""Leaves the first second to the peer, and is never silent after it."""
 Global___SessionRole: _TypeAlias = SessionRole  # noqa: Y015
 
 class _Diagnostic:

@@ -42,7 +42,11 @@ class Diagnostic(IntEnum):
 
 
 class Role(Enum):
-    """RFC 5880 section 6.1: who speaks first."""
+    """RFC 5880 section 6.1: who speaks first.
+
+    A passive session leaves its peer the first second. It does not wait for ever: OVN's thread may sleep for a minute
+    until a packet wakes it.
+    """
 
     ACTIVE = "active"
     PASSIVE = "passive"

@@ -4,8 +4,8 @@ Pure: every method that happens at a time takes `now` (µs). A method that retur
 that has to leave at once. Periodic packets are fetched with `transmit` when `next_tx` is reached; `expire` is called
 when `detect_deadline` is. `Engine` does both, knows which packet belongs to which session, and is what callers use.
 
-Departures from the RFC, each on purpose (README.md says why): a passive session never falls silent again after the
-peer's first packet; a peer that fell silent is forgotten wholly, not only its discriminator; a change of intervals
+Departures from the RFC, each on purpose (README.md says why): a passive session waits for its peer's first packet
+for one interval only, and is never silent after it; a peer that fell silent is forgotten wholly, not only its discriminator; a change of intervals
 starts a Poll Sequence only while Up.
 """
 
@@ -279,8 +279,6 @@ class Session:
 
     def _is_silent(self) -> bool:
         """Whether section 6.8.7 forbids periodic packets."""
-        if not self.heard and self.config.role is Role.PASSIVE:
-            return True
         if self.remote_min_rx_us == 0:
             return True
         return (
