@@ -18,7 +18,9 @@ from typing import Any
 
 FRR_SH = Path(__file__).parents[3] / "scripts" / "frr.sh"
 # The mounts, then the daemon in the same process: its pid is the one that was started here.
-_WRAPPER = 'mount --bind "$1" /etc/group && mount -t tmpfs none /var/tmp && shift && exec "$@"'
+_WRAPPER = (
+    'ulimit -n 20000; mount --bind "$1" /etc/group && mount -t tmpfs none /var/tmp && shift && exec "$@"'
+)
 
 
 @cache
@@ -31,8 +33,8 @@ def frr_root() -> Path:
 class Frr:
     """zebra and bfdd in the namespace `netns`, with their sockets and files in `folder`."""
 
-    def __init__(self, netns: str, folder: Path, *, priority: int = 0) -> None:
-        """`priority`: of SCHED_FIFO for bfdd; 0 for normal scheduling."""
+    def __init__(self, netns: str, folder: Path, *, priority: int = 0, config: Sequence[str] = ()) -> None:
+        """`priority`: of SCHED_FIFO for bfdd, 0 for normal scheduling; `config`: what bfdd reads on start."""
         self._netns = netns
         self._folder = folder
         self._priority = priority
@@ -42,6 +44,8 @@ class Frr:
         self._bfdd: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "vtysh.conf").write_text("username root nopassword\n")
+        (folder / "bfdd.conf").write_text("\n".join([*config, ""]))
+        (folder / "zebra.conf").write_text("")
         groups = [line for line in Path("/etc/group").read_text().splitlines() if line[:7] != "frrvty:"]
         (folder / "group").write_text("\n".join([*groups, "frrvty:x:64999:root", ""]))
 
@@ -55,12 +59,6 @@ class Frr:
     def configure(self, *lines: str, timeout: float = 30) -> None:
         """Lines of configuration below `bfd`, e.g. "peer 10.0.0.2 interface eth0", "detect-multiplier 5"."""
         self.vtysh("configure terminal", "bfd", *lines, "end", timeout=timeout)
-
-    def load(self, lines: Sequence[str]) -> None:
-        """Many lines of configuration at once, from a file."""
-        path = self._folder / "load.conf"
-        path.write_text("\n".join(["bfd", *lines, ""]))
-        self._run(["-f", str(path)], timeout=120)
 
     def peers(self) -> list[dict[str, Any]]:
         """`show bfd peers json`."""
@@ -121,7 +119,13 @@ class Frr:
         vty.unlink(missing_ok=True)
         argv = [str(self._root / "usr/lib/frr" / name), "-u", "root", "-g", "root", "-P", "0"]
         argv += ["-z", str(self._folder / "zserv"), "--vty_socket", str(self._folder)]
-        argv += ["-f", "/dev/null", "-i", str(self._folder / f"{name}.pid"), *arguments]
+        argv += [
+            "-f",
+            str(self._folder / f"{name}.conf"),
+            "-i",
+            str(self._folder / f"{name}.pid"),
+            *arguments,
+        ]
         argv += ["--log", f"file:{self._folder / name}.log", "--log-level", "warn"]
         if self._priority and name == "bfdd":
             argv = ["chrt", "-f", str(self._priority), *argv]
