@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from veg_api.core.change import Change, Create, Delete, Patch
-from veg_api.core.intents import Intent, IntentKey, Outcome, ProgrammerView
+from veg_api.core.intents import Intent, IntentKey, Outcome, ProgrammerView, Session
 from veg_api.core.planner import GatewayPlan, gateway_keys, plan_gateway
 from veg_api.core.pools import Pools
 from veg_api.core.snapshot import KINDS, Snapshot
@@ -69,6 +69,16 @@ def pod(name: str, namespace: str = "default", node_name: str = "node1", **annot
     return obj("Pod", name, namespace, metadata=metadata, spec={"nodeName": node_name})
 
 
+def pod_status(item: Object, *unready: str) -> Object:
+    """What the kubelet says of a pod whose containers are ready but for some."""
+    names = [c["name"] for c in item["spec"].get("containers", ())]
+    ready = "False" if unready else "True"
+    status: Object = {"conditions": [{"type": "Ready", "status": ready}]}
+    if names:
+        status["containerStatuses"] = [{"name": n, "ready": n not in unready} for n in names]
+    return status
+
+
 def cluster(family: str = "ipv4") -> list[Object]:
     """What a fresh cluster has."""
     cidrs = {"ipv4": "10.16.0.0/16", "ipv6": "fd00:10:16::/112", "dual": "10.16.0.0/16,fd00:10:16::/112"}
@@ -95,6 +105,10 @@ class World:
         self._kinds: dict[str, dict[Ref, Object]] = {}
         self.link = "connected"
         self.outcomes: dict[IntentKey, Outcome] = {}
+        # OVN's BFD sessions by gateway and address. Those of new nexthops come Up by themselves unless told otherwise.
+        self.sessions: dict[str, dict[str, Session]] = {}
+        self.sessions_come_up = True
+        self.settling = False
         self.hidden: frozenset[Ref] = frozenset()
         self.clock = 0
         self.events: list[Any] = []
@@ -179,7 +193,13 @@ class World:
         """The snapshot that a plan sees now."""
         import dataclasses
 
-        programmer = ProgrammerView(self.link, "", dict(self.outcomes))  # type: ignore[arg-type]
+        programmer = ProgrammerView(
+            self.link,  # type: ignore[arg-type]
+            "",
+            dict(self.outcomes),
+            copy.deepcopy(self.sessions),
+            settling=self.settling,
+        )
         return dataclasses.replace(self.snapshot, programmer=programmer, now=self.now, hidden=self.hidden)
 
     def plans(self) -> tuple[dict[tuple[str, str], GatewayPlan], TopologyPlan]:
@@ -221,6 +241,10 @@ class World:
             todo |= self._programme(plan)
         self.events += topology.events
         self.carry_out(topology.changes)
+        if self.link == "connected":
+            for key, intent in topology.intents.items():
+                todo |= self.outcomes.get(key) != Outcome(intent, "COMMITTED")
+                self.outcomes[key] = Outcome(intent, "COMMITTED")
         return todo or bool(topology.changes)
 
     def _programme(self, plan: GatewayPlan) -> bool:
@@ -229,7 +253,20 @@ class World:
         outcome = Outcome(plan.intent, "COMMITTED")
         before = self.outcomes.get(plan.intent_key)
         self.outcomes[plan.intent_key] = outcome
-        return before != outcome
+        return self._speak(plan) or before != outcome
+
+    def _speak(self, plan: GatewayPlan) -> bool:
+        """OVN's sessions of a gateway: one for each nexthop."""
+        name = "/".join(plan.key)
+        before = dict(self.sessions.get(name, {}))
+        intent = plan.intent
+        if intent is None or intent.bfd is None:
+            self.sessions.pop(name, None)
+            return bool(before)
+        fresh = Session("Up", serving=True) if self.sessions_come_up else Session("Down", serving=False)
+        hops = [hop for family in intent.families for hop in family.nexthops]
+        self.sessions[name] = {hop: before.get(hop, fresh) for hop in hops}
+        return self.sessions[name] != before
 
     def settle(self, *, ready: bool = True) -> None:
         """Pods as the Deployments want them, plugged and (if told) ready; plans until nothing is left to do."""
@@ -251,11 +288,10 @@ class World:
                 busy = True
                 continue
             allocated = metadata.get("annotations", {}).get("ovn.kubernetes.io/allocated") == "true"
-            conditions = [{"type": "Ready", "status": "True"}]
-            if ready and allocated and pod_object.get("status", {}).get("conditions") != conditions:
-                self.update(
-                    "Pod", metadata["name"], {"status": {"conditions": conditions}}, metadata["namespace"]
-                )
+            status = pod_status(pod_object)
+            current = pod_object.get("status", {})
+            if ready and allocated and any(current.get(k) != v for k, v in status.items()):
+                self.update("Pod", metadata["name"], {"status": status}, metadata["namespace"])
                 busy = True
         owned: dict[str, list[Object]] = {}
         for pod_object in self.all("Pod"):
@@ -294,7 +330,9 @@ class World:
             "template": json.dumps(template, sort_keys=True),
         }
         free = [f"node{i}" for i in range(1, 12) if f"node{i}" not in set(used)]
-        self.put(obj("Pod", name, metadata["namespace"], metadata=body, spec={"nodeName": free[0]}))
+        containers = [{"name": c["name"]} for c in template["spec"]["containers"]]
+        spec = {"nodeName": free[0], "containers": containers}
+        self.put(obj("Pod", name, metadata["namespace"], metadata=body, spec=spec))
         return name
 
     def condition(self, kind: str, name: str = "gateway1") -> Object:

@@ -252,7 +252,7 @@ def test_objects_have_what_the_pod_needs(two: World) -> None:
         *("veg-node-agent", "run", "--config", "/etc/veg/agent.json", "--run-dir", "/run/veg")
     ]
     assert container["readinessProbe"]["exec"]["command"][-1] == (
-        "find /run/veg/healthy -newermt '-5 seconds' | grep -q ."
+        "find /run/veg/healthy -newermt '-5 seconds' | grep -q . || { cat /run/veg/problem; exit 1; }"
     )
     assert spec["automountServiceAccountToken"] is False
     rule = spec["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][0]

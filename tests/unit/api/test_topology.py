@@ -152,14 +152,3 @@ def test_subnet_status_counts(world: World) -> None:
     assert (four["v4usingIPs"], four["v4availableIPs"]) == (1, 65532)
     six = world.get("Subnet", "six")["status"]
     assert (six["v6usingIPs"], six["v6availableIPs"]) == (0, float(2**64 - 3))
-
-
-def test_a_bfd_port_is_told_of(world: World) -> None:
-    """This release has none: the Vpc works and its status says so."""
-    world.put(obj("Vpc", "vpc1", spec={"bfdPort": {"enabled": True, "ip": "10.255.255.255"}}))
-    world.put(obj("Vpc", "vpc2", spec={"bfdPort": {"enabled": True, "ip": "ten"}}))
-    world.settle()
-    by_type = {c["type"]: c for c in world.get("Vpc", "vpc1")["status"]["conditions"]}
-    assert by_type["Ready"]["status"] == "True"
-    assert by_type["BFDPortReady"]["reason"] == "BFDNotSupported"
-    assert "spec.bfdPort.ip" in world.get("Vpc", "vpc2")["status"]["conditions"][0]["message"]

@@ -97,7 +97,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "too-many": ({"replicas": 11}, "spec.replicas", "0 to 10, not 11"),
     "multiplier": ({"bfd": {"multiplier": 256}}, "spec.bfd.multiplier", "1 to 255, not 256"),
     "min-rx": ({"bfd": {"minRX": 0}}, "spec.bfd.minRX", "1 to 3600000 ms"),
-    "bfd": ({"bfd": {"enabled": True}}, "spec.bfd.enabled", "does not run BFD yet"),
+    "bfd": ({"bfd": {"enabled": True}}, "spec.bfd.enabled", "Vpc 'ovn-cluster' has no enabled BFD port"),
     "wrong-type": ({"replicas": "two"}, "spec.replicas", "must be an integer, not 'two'"),
     "wrong-nested-type": (
         {"policies": [{"ipBlocks": "10.0.0.0/8"}]},

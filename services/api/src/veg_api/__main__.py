@@ -11,6 +11,7 @@ from veg_common.folder import FolderStore
 from veg_api import config
 from veg_api.config import ConfigError, Settings
 from veg_api.controller import Controller
+from veg_api.core.workload import Defaults
 from veg_api.link import Link
 from veg_api.rpc import SERVICE_NAME, GatewayService, ProgrammerClient
 from veg_api.views import GatewayViews
@@ -27,6 +28,13 @@ def main() -> None:
 @click.option("--programmer", required=True, help="gRPC target of ovn-programmer: unix:/path or host:port.")
 @click.option("--listen", required=True, help="gRPC address to serve on: unix:/path or host:port.")
 @click.option("--image", default="", help="Image of gateways that name none.")
+@click.option(
+    "--bfd-min-ttl",
+    type=click.IntRange(1, 255),
+    default=253,
+    show_default=True,
+    help="Gateways discard OVN's BFD packets that arrive with a smaller TTL or hop limit: 255 less the routers between.",
+)
 @click.option("--metrics", "metrics_listen", default="", help="Serve Prometheus metrics on host:port.")
 @click.option("--log-level", type=click.Choice(logs.LEVELS), default="info", show_default=True)
 @click.option("--log-format", type=click.Choice(["auto", "json", "console"]), default="auto")
@@ -35,13 +43,14 @@ def run(  # noqa: PLR0913, PLR0917 - click passes every flag as an argument
     programmer: str,
     listen: str,
     image: str,
+    bfd_min_ttl: int,
     metrics_listen: str,
     log_level: str,
     log_format: logs.Format,
 ) -> None:
     """Reconcile until told to stop."""
     try:
-        settings = config.parse(store, programmer, listen, image)
+        settings = config.parse(store, programmer, listen, image, bfd_min_ttl)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
 
@@ -56,10 +65,11 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
     log = logs.get("main")
     channel = server.channel(settings.programmer)
     client = ProgrammerClient(channel)
+    defaults = Defaults(settings.image, settings.bfd_min_ttl)
     controller = Controller(
-        FolderStore(settings.store), lambda on_change: Link(client, on_change), image=settings.image
+        FolderStore(settings.store), lambda on_change: Link(client, on_change), defaults=defaults
     )
-    service = GatewayService(GatewayViews(controller, settings.image))
+    service = GatewayService(GatewayViews(controller, defaults))
     grpc_server = await server.start_server(settings.listen, service.add_to, [SERVICE_NAME])
     log.info("serving", listen=settings.listen, store=str(settings.store), programmer=settings.programmer)
     work = asyncio.create_task(controller.run())

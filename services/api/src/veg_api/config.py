@@ -12,15 +12,16 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class Settings:
-    """Where the neighbours are. `image` runs in gateways that name none."""
+    """Where the neighbours are. `image` runs in gateways that name none; BFD packets of OVN need `bfd_min_ttl`."""
 
     store: Path
     programmer: str
     listen: str
     image: str = ""
+    bfd_min_ttl: int = 253
 
 
-def parse(store: str, programmer: str, listen: str, image: str = "") -> Settings:
+def parse(store: str, programmer: str, listen: str, image: str = "", bfd_min_ttl: int = 253) -> Settings:
     """Settings from flags. Raises ConfigError."""
     scheme, colon, rest = store.partition(":")
     if not colon or scheme != "folder" or not rest:
@@ -28,4 +29,4 @@ def parse(store: str, programmer: str, listen: str, image: str = "") -> Settings
     for flag, value in (("--programmer", programmer), ("--listen", listen)):
         if not value.startswith("unix:") and not value.rpartition(":")[2].isdigit():
             raise ConfigError(f"{flag}: {value!r} is neither unix:/path nor host:port")
-    return Settings(Path(rest), programmer, listen, image)
+    return Settings(Path(rest), programmer, listen, image, bfd_min_ttl)

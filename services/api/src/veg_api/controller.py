@@ -18,12 +18,13 @@ from veg_common.store import InvalidObjectError, ObjectStore, StoreError
 from veg_api.core.affected import affected
 from veg_api.core.change import Change, EventRecord, PatchStatus
 from veg_api.core.gateway import GatewayKey
-from veg_api.core.intents import Intent, IntentKey, gateway_key
+from veg_api.core.intents import Intent, IntentKey, VpcIntent, gateway_key
 from veg_api.core.names import GATEWAY_KIND
 from veg_api.core.planner import GatewayPlan, gateway_keys, plan_gateway
 from veg_api.core.pools import Pools
 from veg_api.core.snapshot import KINDS, Snapshot
 from veg_api.core.topology import TopologyPlan, plan_topology
+from veg_api.core.workload import DEFAULTS, Defaults
 from veg_api.errors import RetryableError
 from veg_api.io.changes import StaleError, carry_out, record
 from veg_api.io.feed import Feed
@@ -35,6 +36,9 @@ DEBOUNCE_S = 0.015
 _STATUS_WAIT_S = 0.25
 _BACKOFF_S = (0.2, 30.0)
 _SLICE = 50
+# How long the two ends of a session may disagree, and the pauses between attempts to put that right.
+_SUSPECT_S = 3.0
+_RESET_PAUSES_S = (5.0, 10.0, 20.0, 60.0)
 # A pass writes for at most this long; what is left waits, so that a fresh change never queues behind a thousand others.
 _WRITE_S = 0.25
 
@@ -47,6 +51,14 @@ class _Retry:
     due: float
 
 
+@dataclass
+class _Suspicion:
+    """When a stale session of a gateway is reset (again)."""
+
+    resets: int
+    due: float
+
+
 class Controller:
     """See the module. `on_pass` is called after every pass with the gateways that may look different now."""
 
@@ -55,11 +67,11 @@ class Controller:
         store: ObjectStore,
         link: Callable[[Callable[[frozenset[IntentKey] | None], None]], Link],
         *,
-        image: str = "",
+        defaults: Defaults = DEFAULTS,
         now: Callable[[], str] | None = None,
     ) -> None:
         self._store = store
-        self._image = image
+        self._defaults = defaults
         self._now = now or _utc_now
         self._log = logs.get("controller")
         self._wake = asyncio.Event()
@@ -74,6 +86,7 @@ class Controller:
         self._unsettled: set[GatewayKey] = set()
         self._retries: dict[GatewayKey | None, _Retry] = {}
         self._in_flight: dict[GatewayKey, float] = {}
+        self._suspicions: dict[GatewayKey, _Suspicion] = {}
         self._hidden: frozenset[Ref] = frozenset()
         self._failed: set[GatewayKey] = set()
         self._topology_known = False
@@ -116,6 +129,7 @@ class Controller:
     async def _wait(self) -> None:
         """Until something changed (and a moment longer, for what comes with it) or a retry is due."""
         dues = [retry.due for retry in self._retries.values()] + list(self._in_flight.values())
+        dues += [suspicion.due for suspicion in self._suspicions.values()]
         pause = max(0.0, min(dues) - _clock()) if dues else None
         try:
             async with asyncio.timeout(pause):
@@ -147,6 +161,7 @@ class Controller:
                 self._topology_due |= key is None
                 self._due |= {key} if key is not None else set()
         self._due |= {key for key, due in self._in_flight.items() if due <= now}
+        self._due |= {key for key, suspicion in self._suspicions.items() if suspicion.due <= now}
 
     def _tell_refused(self, before: Snapshot) -> None:
         """Events for objects that came in a form nobody can make sense of."""
@@ -178,6 +193,7 @@ class Controller:
             self._later.pop(key, None)
             if (plan := self._plan(snapshot, key, pools)) is not None:
                 plans[key] = plan
+        await self._reset_suspects(plans.values())
         topology = self._plan_topology(snapshot, pools) if with_topology else None
         self._ask_programmer(snapshot, plans.values(), topology, everything=everything)
         await self._write(snapshot, [*(plans[k] for k in plans if k in fresh), *plans.values()], topology)
@@ -207,7 +223,7 @@ class Controller:
 
     def _plan(self, snapshot: Snapshot, key: GatewayKey, pools: Pools) -> GatewayPlan | None:
         try:
-            plan = plan_gateway(snapshot, key, pools, self._image)
+            plan = plan_gateway(snapshot, key, pools, self._defaults)
         except Exception:  # noqa: BLE001
             # A fault of ours with one gateway must not stop the others.
             self._log.exception("plan failed", gateway="/".join(key))
@@ -220,6 +236,25 @@ class Controller:
         else:
             self._unsettled.discard(key)
         return plan
+
+    async def _reset_suspects(self, plans: Iterable[GatewayPlan]) -> None:
+        """Where OVN holds a session that its replica has not had for a while, have the row made anew.
+
+        One replica at a time: should it be the kubelet that errs, the others serve on meanwhile.
+        """
+        now = _clock()
+        for plan in plans:
+            if not plan.suspects:
+                self._suspicions.pop(plan.key, None)
+                continue
+            suspicion = self._suspicions.setdefault(plan.key, _Suspicion(0, now + _SUSPECT_S))
+            if suspicion.due > now:
+                continue
+            peer = plan.suspects[suspicion.resets % len(plan.suspects)]
+            pause = _RESET_PAUSES_S[min(suspicion.resets, len(_RESET_PAUSES_S) - 1)]
+            suspicion.resets += 1
+            suspicion.due = now + pause
+            await self.link.reset(_name(plan.key), [peer])
 
     def _plan_topology(self, snapshot: Snapshot, pools: Pools) -> TopologyPlan | None:
         try:
@@ -345,7 +380,10 @@ class Controller:
                     namespace, _, name = key.name.partition("/")
                     self._due.add((namespace, name))
                 else:
-                    self._topology_due |= self._intents.get(key, key) is None
+                    intent = self._intents.get(key, key)
+                    self._topology_due |= intent is None or (
+                        isinstance(intent, VpcIntent) and intent.bfd_port is not None
+                    )
         self._wake.set()
 
 

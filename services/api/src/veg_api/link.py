@@ -16,13 +16,23 @@ from typing import Literal, Protocol
 
 from veg_common import logs
 
-from veg_api.core.intents import KIND_ORDER, Intent, IntentKey, Outcome, ProgrammerView
+from veg_api.core.intents import (
+    KIND_ORDER,
+    GatewayIntent,
+    Intent,
+    IntentKey,
+    Outcome,
+    ProgrammerView,
+    Session,
+)
 from veg_api.core.operations import Operation
 from veg_api.errors import PermanentError, ProgrammerUnreachableError
 
 _BATCH = 500
 _BACKOFF_S = (0.05, 1.0)
 _RETRY_S = 0.5
+# After a connection began: what the programmer has not told by then, it does not have.
+_SETTLE_S = 2.0
 # A programmer that restarts is back within this time: nothing is said of it in any status.
 GRACE_S = 3.0
 
@@ -47,6 +57,15 @@ class Hello:
 
 
 @dataclass(frozen=True)
+class BfdReport:
+    """OVN's view of a session with one address of a gateway ("<namespace>/<name>")."""
+
+    gateway: str
+    peer: str
+    session: Session
+
+
+@dataclass(frozen=True)
 class Repaired:
     """Rows that others broke were put right."""
 
@@ -54,10 +73,13 @@ class Repaired:
     operations: tuple[Operation, ...]
 
 
+Event = Hello | Report | BfdReport | Repaired
+
+
 class Client(Protocol):
     """The calls of ProgrammerService. All raise ProgrammerUnreachableError; those with intents PermanentError too."""
 
-    def watch(self) -> AsyncGenerator[Hello | Report | Repaired, None]:
+    def watch(self) -> AsyncGenerator[Event, None]:
         """The stream of events; raises when it breaks or skips a number."""
         ...
 
@@ -71,6 +93,10 @@ class Client(Protocol):
 
     async def resync(self, session: str) -> list[IntentKey]:
         """Say that the picture is complete; what was removed."""
+        ...
+
+    async def reset_sessions(self, gateway: str, peers: Sequence[str]) -> list[str]:
+        """Have a gateway's BFD rows made anew; the addresses whose rows were."""
         ...
 
     async def plan(self, intents: Sequence[Intent], deletes: Sequence[IntentKey]) -> list[Operation]:
@@ -97,10 +123,13 @@ class Link:
         self._counter = 0
         self._generations: dict[IntentKey, int] = {}
         self._outcomes: dict[IntentKey, Outcome] = {}
+        self._sessions: dict[str, dict[str, Session]] = {}
+        self._settling = False
         self._dirty: set[IntentKey] = set()
         self._resync_due = True
         self._complete = False
         self._picture = asyncio.Event()
+        self._greeted = asyncio.Event()
         self._wake = asyncio.Event()
         self._state: Literal["connecting", "connected", "unreachable"] = "connecting"
         self._error = ""
@@ -110,7 +139,10 @@ class Link:
     def view(self) -> ProgrammerView:
         """What is known now, as a value."""
         if self._view is None:
-            self._view = ProgrammerView(self._state, self._error, dict(self._outcomes))
+            sessions = {gateway: dict(found) for gateway, found in self._sessions.items()}
+            self._view = ProgrammerView(
+                self._state, self._error, dict(self._outcomes), sessions, settling=self._settling
+            )
         return self._view
 
     def want(self, changes: Iterable[tuple[IntentKey, Intent | None]], *, complete: bool) -> None:
@@ -133,8 +165,18 @@ class Link:
                 self._wanted.pop(key)
                 self._generations.pop(key)
                 self._outcomes.pop(key, None)
+                self._sessions.pop(key.name, None)
                 self._dirty.discard(key)
                 self._view = None
+
+    async def reset(self, gateway: str, peers: Sequence[str]) -> None:
+        """Have BFD rows made anew; whether it was done shows in the sessions."""
+        try:
+            done = await self.client.reset_sessions(gateway, peers)
+        except (ProgrammerUnreachableError, PermanentError) as error:
+            self._log.warning("sessions not reset", gateway=gateway, peers=list(peers), error=str(error))
+        else:
+            self._log.warning("sessions reset", gateway=gateway, peers=done)
 
     async def run(self) -> None:
         """Keep the session alive until cancelled."""
@@ -175,15 +217,34 @@ class Link:
         self._log.info("connected", instance=hello.instance, nb_schema=hello.nb_schema)
         self._dirty = set(self._wanted)
         self._resync_due = True
+        # Rows may have gone while nobody listened; those that are there are told again.
+        self._sessions, self._settling, self._view = {}, True, None
         self._wake.set()
         async with contextlib.aclosing(stream), asyncio.TaskGroup() as tasks:
             tasks.create_task(self._listen(stream))
             tasks.create_task(self._send())
+            tasks.create_task(self._settle())
 
-    async def _listen(self, stream: AsyncGenerator[Hello | Report | Repaired, None]) -> None:
+    async def _settle(self) -> None:
+        """What is not told some time after the connection began is not there."""
+        await self._greeted.wait()
+        await asyncio.sleep(_SETTLE_S)
+        self._settling, self._view = False, None
+        if any(isinstance(i, GatewayIntent) and i.bfd for i in self._wanted.values()):
+            self._on_change(None)
+
+    def _take_session(self, event: BfdReport) -> None:
+        sessions = self._sessions.setdefault(event.gateway, {})
+        if sessions.get(event.peer) != event.session:
+            sessions[event.peer] = event.session
+            self._tell({IntentKey("GATEWAY", event.gateway)})
+
+    async def _listen(self, stream: AsyncGenerator[Event, None]) -> None:
         async for event in stream:
             if isinstance(event, Report):
                 self._take([event])
+            elif isinstance(event, BfdReport):
+                self._take_session(event)
             elif isinstance(event, Repaired):
                 shown = [f"{o.action.lower()} {o.kind} {o.name}" for o in event.operations]
                 self._log.warning("repaired", intent=event.key.name, operations=shown)
@@ -267,8 +328,10 @@ class Link:
 
     def _set_state(self, state: Literal["connecting", "connected", "unreachable"]) -> None:
         self._state = state
+        self._greeted.clear()
         if state == "connected":
             self._error = ""
+            self._greeted.set()
         self._view = None
         self._on_change(None)
 

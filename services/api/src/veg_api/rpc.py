@@ -11,23 +11,27 @@ from typing import Any, Literal, NoReturn, Protocol
 import grpc
 import grpc.aio
 from veg.api.v1 import api_pb2, api_pb2_grpc
+from veg.bfd.v1 import bfd_pb2
 from veg.programmer.v1 import programmer_pb2, programmer_pb2_grpc
 from veg.types.v1 import types_pb2
 from veg_common.objects import Object
 
 from veg_api.core.gateway import Gateway, GatewayKey
 from veg_api.core.intents import (
+    BfdIntent,
+    BfdPortIntent,
     GatewayIntent,
     Intent,
     IntentKey,
     PortIntent,
+    Session,
     SubnetIntent,
     VpcIntent,
 )
 from veg_api.core.operations import Operation
 from veg_api.core.problems import Problem, errors
 from veg_api.errors import InvalidManifestError, PermanentError, ProgrammerUnreachableError
-from veg_api.link import Hello, Repaired, Report
+from veg_api.link import BfdReport, Event, Hello, Repaired, Report
 
 SERVICE_NAME = "veg.api.v1.EgressGatewayService"
 _TIMEOUT_S = 30.0
@@ -47,7 +51,7 @@ class ProgrammerClient:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = programmer_pb2_grpc.ProgrammerServiceStub(channel)
 
-    async def watch(self) -> AsyncGenerator[Hello | Report | Repaired, None]:
+    async def watch(self) -> AsyncGenerator[Event, None]:
         """The stream, in order and without gaps."""
         call = self._stub.Watch(programmer_pb2.WatchRequest())
         expected = 0
@@ -96,6 +100,17 @@ class ProgrammerClient:
         except grpc.aio.AioRpcError as error:
             _raise(error)
         return [_core_key(key) for key in response.removed]
+
+    async def reset_sessions(self, gateway: str, peers: Sequence[str]) -> list[str]:
+        """ResetSessions; the addresses whose rows were made anew."""
+        namespace, _, name = gateway.partition("/")
+        key = types_pb2.ObjectKey(namespace=namespace, name=name)
+        request = programmer_pb2.ResetSessionsRequest(gateway=key, peers=peers)
+        try:
+            response = await self._stub.ResetSessions(request, timeout=_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            _raise(error)
+        return list(response.peers)
 
     async def plan(self, intents: Sequence[Intent], deletes: Sequence[IntentKey]) -> list[Operation]:
         """What applying and deleting would do."""
@@ -226,10 +241,13 @@ def _intent(intent: Intent, generation: int) -> programmer_pb2.Intent:
                 vpc=intent.vpc,
                 default_vpc=intent.default_vpc,
                 families=families,
+                bfd=_bfd(intent.bfd),
             )
             return programmer_pb2.Intent(generation=generation, gateway=gateway)
         case VpcIntent():
-            vpc = programmer_pb2.Vpc(name=intent.name, default_vpc=intent.default_vpc)
+            vpc = programmer_pb2.Vpc(
+                name=intent.name, default_vpc=intent.default_vpc, bfd_port=_bfd_port(intent.bfd_port)
+            )
             return programmer_pb2.Intent(generation=generation, vpc=vpc)
         case SubnetIntent():
             subnet = programmer_pb2.Subnet(
@@ -241,6 +259,17 @@ def _intent(intent: Intent, generation: int) -> programmer_pb2.Intent:
                 name=intent.name, subnet=intent.subnet, mac=intent.mac, addresses=intent.addresses
             )
             return programmer_pb2.Intent(generation=generation, port=port)
+
+
+def _bfd(bfd: BfdIntent | None) -> programmer_pb2.BfdIntent | None:
+    if bfd is None:
+        return None
+    timers = bfd_pb2.Timers(min_rx_ms=bfd.min_rx, min_tx_ms=bfd.min_tx, multiplier=bfd.multiplier)
+    return programmer_pb2.BfdIntent(timers=timers, logical_port=bfd.logical_port)
+
+
+def _bfd_port(port: BfdPortIntent | None) -> programmer_pb2.BfdPort | None:
+    return programmer_pb2.BfdPort(addresses=port.addresses, nodes=port.nodes) if port is not None else None
 
 
 def _family(number: int) -> types_pb2.IpFamily.ValueType:
@@ -359,7 +388,15 @@ def _int32(value: int) -> int:
 # -- from protobuf -------------------------------------------------------------------------------------------------
 
 
-def _event(message: programmer_pb2.WatchResponse) -> Hello | Report | Repaired | None:
+_SESSION_STATES: dict[int, Literal["AdminDown", "Down", "Init", "Up"]] = {
+    bfd_pb2.SESSION_STATE_ADMIN_DOWN: "AdminDown",
+    bfd_pb2.SESSION_STATE_DOWN: "Down",
+    bfd_pb2.SESSION_STATE_INIT: "Init",
+    bfd_pb2.SESSION_STATE_UP: "Up",
+}
+
+
+def _event(message: programmer_pb2.WatchResponse) -> Event | None:
     match message.WhichOneof("event"):
         case "hello":
             return Hello(message.hello.instance, message.hello.nb_schema)
@@ -368,8 +405,12 @@ def _event(message: programmer_pb2.WatchResponse) -> Hello | Report | Repaired |
         case "repair":
             done = tuple(_core_operation(operation) for operation in message.repair.operations)
             return Repaired(_core_key(message.repair.key), done)
+        case "bfd":
+            key = message.bfd.gateway
+            session = Session(_SESSION_STATES.get(message.bfd.state, "Down"), message.bfd.serving)
+            return BfdReport(f"{key.namespace}/{key.name}", message.bfd.peer, session)
         case _:
-            return None  # BFD states: not used yet; or an event of a later version
+            return None  # of a later version
 
 
 def _report(outcome: programmer_pb2.Outcome) -> Report:

@@ -17,6 +17,7 @@ from veg_api.core.pools import Pools
 from veg_api.core.problems import Problem
 from veg_api.core.snapshot import Snapshot
 from veg_api.core.validate import check, default_subnet
+from veg_api.core.workload import DEFAULTS, Defaults
 from veg_api.errors import InvalidManifestError, PermanentError, ProgrammerUnreachableError
 
 # What a manifest says of its own metadata.
@@ -29,9 +30,9 @@ _Event = tuple[Literal["ADDED", "MODIFIED", "DELETED", "SYNCED"], _Shown | None]
 class GatewayViews:
     """See the module; the controller's snapshot is the only source."""
 
-    def __init__(self, controller: Controller, image: str = "") -> None:
+    def __init__(self, controller: Controller, defaults: Defaults = DEFAULTS) -> None:
         self._controller = controller
-        self._image = image
+        self._defaults = defaults
 
     def gateways(self, namespace: str) -> list[_Shown]:
         """Gateways of a namespace ("" for all), sorted."""
@@ -92,7 +93,7 @@ class GatewayViews:
             key = subject
             if snapshot.gateways.get(key[1], key[0]) is None:
                 return None
-        plan = plan_gateway(snapshot, key, Pools(snapshot), self._image)
+        plan = plan_gateway(snapshot, key, Pools(snapshot), self._defaults)
         found, problems = operations(plan.changes), plan.problems
         if plan.intent is None and not plan.withdraw:
             return found, problems

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from veg_common.objects import Ref
 
+from veg_api.core.bfd_port import applied_vpc, is_asked_for
 from veg_api.core.claims import claims, neighbours
 from veg_api.core.gateway import Gateway, GatewayKey
 from veg_api.core.names import DEFAULT_VPC, GATEWAY_KIND, GATEWAY_LABEL
@@ -36,12 +37,10 @@ def affected(before: Snapshot, after: Snapshot, touched: Iterable[Ref]) -> Affec
     topology = frees = False
     everything = False
     for ref in touched:
-        topology |= ref.kind in _TOPOLOGY
+        topology |= ref.kind in _TOPOLOGY or _moves_networks(before, after, ref)
         if ref.kind == GATEWAY_KIND:
             keys.add((ref.namespace, ref.name))
             keys |= _rivals(before, after, ref)
-            old = before.gateways.get(ref.name, ref.namespace)
-            topology |= named_networks(old) != named_networks(after.gateways.get(ref.name, ref.namespace))
             frees = True
         elif ref.kind in ("Deployment", "ConfigMap"):
             keys |= _labelled(before, after, ref)
@@ -63,6 +62,17 @@ def affected(before: Snapshot, after: Snapshot, touched: Iterable[Ref]) -> Affec
     if everything:
         keys |= after.gateways.items.keys()
     return Affected(frozenset(keys), topology, frees)
+
+
+def _moves_networks(before: Snapshot, after: Snapshot, ref: Ref) -> bool:
+    """Whether a change matters to networks though its object is none: what they are used by, who carries their ports."""
+    if ref.kind == GATEWAY_KIND:
+        old, new = (s.gateways.get(ref.name, ref.namespace) for s in (before, after))
+        return named_networks(old) != named_networks(new)
+    if ref.kind == "ConfigMap":
+        was, now = (s.config_maps.get(ref.name, ref.namespace) for s in (before, after))
+        return applied_vpc(was) != applied_vpc(now)
+    return ref.kind == "Node" and any(is_asked_for(vpc) for vpc in after.vpcs.items.values())
 
 
 def _rivals(before: Snapshot, after: Snapshot, ref: Ref) -> set[GatewayKey]:

@@ -12,7 +12,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from veg_common.objects import Object
 
-from veg_api.core.names import DEFAULT_VPC
+from veg_api.core.labels import Requirement
+from veg_api.core.names import DEFAULT_VPC, UPLINK_ANNOTATION
 from veg_api.core.problems import Problem, type_problems, unknown_fields, without_nulls
 
 GatewayKey = tuple[str, str]  # (namespace, name)
@@ -62,15 +63,6 @@ class _Spec(_Model):
 
 
 @dataclass(frozen=True)
-class Requirement:
-    """An entry of matchExpressions or matchFields."""
-
-    key: str
-    operator: str
-    values: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class SelectorTerm:
     """An entry of spec.nodeSelector: all of it must match."""
 
@@ -117,7 +109,10 @@ class GatewaySpec:
 
 @dataclass(frozen=True)
 class Gateway:
-    """A VpcEgressGateway. `problems` are faults of type and unknown fields; `status` is what was last written."""
+    """A VpcEgressGateway. `problems` are faults of type and unknown fields; `status` is what was last written.
+
+    `uplink_probe` is False where an annotation says so.
+    """
 
     namespace: str
     name: str
@@ -129,6 +124,7 @@ class Gateway:
     resource_version: str
     spec: GatewaySpec
     problems: tuple[Problem, ...] = ()
+    uplink_probe: bool = True
     status: Object = field(default_factory=dict, hash=False)
 
     @property
@@ -153,6 +149,7 @@ def parse(obj: Object) -> Gateway:
         resource_version=metadata.get("resourceVersion", ""),
         spec=spec,
         problems=problems,
+        uplink_probe=(metadata.get("annotations") or {}).get(UPLINK_ANNOTATION, "").lower() != "false",
         status=status if isinstance(status, dict) else {},
     )
 

@@ -30,6 +30,16 @@ class GatewayFamilyIntent:
 
 
 @dataclass(frozen=True)
+class BfdIntent:
+    """OVN's end of a gateway's sessions: timers in ms, and the router port that speaks."""
+
+    min_rx: int
+    min_tx: int
+    multiplier: int
+    logical_port: str
+
+
+@dataclass(frozen=True)
 class GatewayIntent:
     """A gateway's share of OVN."""
 
@@ -38,6 +48,7 @@ class GatewayIntent:
     vpc: str
     default_vpc: bool
     families: tuple[GatewayFamilyIntent, ...]
+    bfd: BfdIntent | None = None
 
     @property
     def key(self) -> IntentKey:
@@ -46,11 +57,20 @@ class GatewayIntent:
 
 
 @dataclass(frozen=True)
+class BfdPortIntent:
+    """The router port that speaks BFD: an address a family, and the nodes that may carry it, the first preferred."""
+
+    addresses: tuple[str, ...]
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class VpcIntent:
     """A logical router."""
 
     name: str
     default_vpc: bool
+    bfd_port: BfdPortIntent | None = None
 
     @property
     def key(self) -> IntentKey:
@@ -102,16 +122,28 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Session:
+    """OVN's view of its session with one replica's address; `serving`: it sends traffic there because of it."""
+
+    state: Literal["AdminDown", "Down", "Init", "Up"]
+    serving: bool
+
+
+@dataclass(frozen=True)
 class ProgrammerView:
     """What is known of the programmer.
 
     `connecting` is the moment after a start or a break in which nothing is said yet: a quick restart is not reported.
-    `outcomes` stay while the connection is away: rows do not vanish with it.
+    `outcomes` stay while the connection is away: rows do not vanish with it. `sessions` are OVN's BFD sessions by
+    gateway ("<namespace>/<name>") and address of the replica; `settling` is the moment after a connection began in
+    which some may not have been told yet.
     """
 
     link: Literal["connecting", "connected", "unreachable"] = "connecting"
     error: str = ""
     outcomes: Mapping[IntentKey, Outcome] = field(default_factory=dict, hash=False)
+    sessions: Mapping[str, Mapping[str, Session]] = field(default_factory=dict, hash=False)
+    settling: bool = False
 
 
 def gateway_key(namespace: str, name: str) -> IntentKey:

@@ -24,6 +24,8 @@ APPLIED_ANNOTATION = "ovn.kubernetes.io/vpc-egress-gateway-applied"
 ALLOCATION_ERROR_ANNOTATION = "ovn.kubernetes.io/allocation_error"
 
 NETWORKS_ANNOTATION = "k8s.v1.cni.cncf.io/networks"
+# On a gateway: "false" keeps its agents from probing the way out.
+UPLINK_ANNOTATION = "ovn.kubernetes.io/uplink-probe"
 OVN_PROVIDER = "ovn"
 OVN_PREFIX = "ovn.kubernetes.io"
 
@@ -36,6 +38,16 @@ RUN_MOUNT = "/run/veg"
 
 MAX_LABEL = 63
 MAX_REPLICAS = 10
+
+
+# Containers of a gateway pod: the second one only with BFD.
+GATEWAY_CONTAINER = "gateway"
+BFD_CONTAINER = "bfdd"
+
+
+def bfd_port_name(vpc: str) -> str:
+    """Name of the logical router port that speaks BFD for a VPC."""
+    return f"bfd@{vpc}"
 
 
 def deployment_name(prefix: str, gateway: str) -> str:

@@ -15,6 +15,7 @@ from veg_common.objects import Object
 
 from veg_api.core import addresses
 from veg_api.core.addresses import AddressError
+from veg_api.core.labels import LabelSelector, Requirement, label_problems
 from veg_api.core.names import DEFAULT_VPC, OVN_PROVIDER
 from veg_api.core.problems import Problem, type_problems, without_nulls
 
@@ -33,9 +34,21 @@ class _SubnetSpec(_Model):
     default: bool = False
 
 
+class _Requirement(_Model):
+    key: str
+    operator: str
+    values: list[str] = []
+
+
+class _LabelSelector(_Model):
+    match_labels: dict[str, str] = Field(default={}, alias="matchLabels")
+    match_expressions: list[_Requirement] = Field(default=[], alias="matchExpressions")
+
+
 class _BfdPort(_Model):
     enabled: bool = False
     ip: str = ""
+    node_selector: _LabelSelector | None = Field(default=None, alias="nodeSelector")
 
 
 class _VpcSpec(_Model):
@@ -97,13 +110,22 @@ class SubnetObject:
 
 
 @dataclass(frozen=True)
+class BfdPort:
+    """An enabled spec.bfdPort: one address a family, IPv4 first; `selector` is None when nodes are left to us."""
+
+    addresses: tuple[str, ...]
+    selector: LabelSelector | None = None
+
+
+@dataclass(frozen=True)
 class Vpc:
-    """A Vpc. `bfd_addresses` are those of an enabled BFD port."""
+    """A Vpc. `bfd_port` is None unless it is enabled and makes sense; `bfd_problems` tell why it does not."""
 
     name: str
     default_subnet: str = ""
-    bfd_addresses: tuple[str, ...] = ()
+    bfd_port: BfdPort | None = None
     problems: tuple[Problem, ...] = ()
+    bfd_problems: tuple[Problem, ...] = ()
     deleting: bool = False
     generation: int = 0
     uid: str = ""
@@ -175,20 +197,24 @@ def parse_vpc(obj: Object) -> Vpc:
     """A Vpc resource. Never raises."""
     metadata = obj["metadata"]
     spec = without_nulls(obj.get("spec")) or {}
-    problems: list[Problem] = []
+    problems: tuple[Problem, ...] = ()
+    bfd_problems: list[Problem] = []
     parsed = _VpcSpec()
     try:
         parsed = _VpcSpec.model_validate(spec)
     except ValidationError as error:
-        problems.extend(type_problems(error))
-    ips: tuple[str, ...] = ()
-    if parsed.bfd_port.enabled:
-        ips = _bfd_addresses(parsed.bfd_port.ip, problems)
+        faults = type_problems(error)
+        bfd_problems += [p for p in faults if p.field.startswith("spec.bfdPort")]
+        problems = tuple(p for p in faults if p not in bfd_problems)
+        if not problems:
+            parsed = _VpcSpec.model_validate({k: v for k, v in spec.items() if k != "bfdPort"})
+    port = _bfd_port(parsed.bfd_port, bfd_problems) if parsed.bfd_port.enabled else None
     return Vpc(
         name=metadata["name"],
         default_subnet=parsed.default_subnet,
-        bfd_addresses=ips,
-        problems=tuple(problems),
+        bfd_port=port,
+        problems=problems,
+        bfd_problems=tuple(bfd_problems),
         deleting="deletionTimestamp" in metadata,
         generation=metadata.get("generation", 0),
         uid=metadata.get("uid", ""),
@@ -222,6 +248,20 @@ def _mapping(value: Any) -> Object:
     return value if isinstance(value, dict) else {}
 
 
+def _bfd_port(spec: _BfdPort, problems: list[Problem]) -> BfdPort | None:
+    """An enabled port, or None and what is wrong with it."""
+    found = _bfd_addresses(spec.ip, problems)
+    selector = None
+    if spec.node_selector is not None:
+        wanted = spec.node_selector
+        selector = LabelSelector(
+            tuple(sorted(wanted.match_labels.items())),
+            tuple(Requirement(r.key, r.operator, tuple(r.values)) for r in wanted.match_expressions),
+        )
+        problems += label_problems("spec.bfdPort.nodeSelector", selector)
+    return None if problems else BfdPort(found, selector)
+
+
 def _bfd_addresses(text: str, problems: list[Problem]) -> tuple[str, ...]:
     field_name = "spec.bfdPort.ip"
     try:
@@ -231,6 +271,11 @@ def _bfd_addresses(text: str, problems: list[Problem]) -> tuple[str, ...]:
         return ()
     if not found:
         problems.append(Problem(field_name, "FieldRequired", "is required when the BFD port is enabled"))
+    problems.extend(
+        Problem(field_name, "InvalidAddress", f"{ip} {trouble}")
+        for ip in found
+        if (trouble := addresses.unicast_problem(str(addresses.network(ip))))
+    )
     if len({addresses.family(a) for a in found}) != len(found):
         problems.append(Problem(field_name, "InvalidAddress", f"{text!r}: at most one address a family"))
     return found

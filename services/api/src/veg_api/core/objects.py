@@ -50,7 +50,8 @@ class Wish:
 class Pod:
     """A pod. `gateway` is the label's value; `owner` is (kind, name, uid) of the controller.
 
-    `trouble` is what scheduler and kubelet say of why it does not run; "" when they say nothing.
+    `trouble` is what scheduler and kubelet say of why it does not run or is not ready; "" when they say nothing.
+    `containers` are (name, ready) as far as the kubelet has told.
     """
 
     namespace: str
@@ -68,10 +69,15 @@ class Pod:
     wish: Wish
     allocation_error: str
     trouble: str = ""
+    containers: tuple[tuple[str, bool], ...] = ()
 
     def holding(self, prefix: str) -> Holding | None:
         """What it has on one network."""
         return next((h for h in self.holdings if h.prefix == prefix), None)
+
+    def container_ready(self, name: str) -> bool | None:
+        """Whether a container is ready; None while the kubelet has not told."""
+        return next((ready for known, ready in self.containers if known == name), None)
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,7 @@ class Node:
 
     name: str
     ready: bool
+    labels: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,6 +150,11 @@ def parse_pod(obj: Object) -> Pod:
         ),
         allocation_error=str(annotations.get(ALLOCATION_ERROR_ANNOTATION, "")),
         trouble=_trouble(status),
+        containers=tuple(
+            sorted(
+                (str(c.get("name")), c.get("ready") is True) for c in _list(status.get("containerStatuses"))
+            )
+        ),
     )
 
 
@@ -150,7 +162,8 @@ def parse_node(obj: Object) -> Node:
     """A node; one whose status does not speak of Ready counts as ready."""
     metadata = obj["metadata"]
     ready = _condition(_mapping(obj.get("status")), "Ready")
-    return Node(metadata["name"], ready in ("True", None))
+    labels = tuple(sorted(_mapping(metadata.get("labels")).items()))
+    return Node(metadata["name"], ready in ("True", None), labels)
 
 
 def parse_namespace(obj: Object) -> Namespace:
@@ -204,7 +217,7 @@ def _canonical(texts: list[str]) -> tuple[str, ...]:
 
 
 def _trouble(status: Object) -> str:
-    """Why a pod does not run: the scheduler's message, else those of containers that wait or failed."""
+    """Why a pod does not run or is not ready: the scheduler's message, those of containers, the kubelet's own."""
     for condition in _list(status.get("conditions")):
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
             return _said(condition)
@@ -217,7 +230,10 @@ def _trouble(status: Object) -> str:
             found.append(f"container {container.get('name')}: {text}")
         elif waiting and (waiting.get("reason") not in _USUAL or waiting.get("message")):
             found.append(f"container {container.get('name')}: {_said(waiting)}")
-    return "; ".join(found)
+    if found:
+        return "; ".join(found)
+    unready = next((c for c in _list(status.get("conditions")) if c.get("type") == "Ready"), {})
+    return _said(unready) if unready.get("status") == "False" else ""
 
 
 def _said(state: Object) -> str:

@@ -42,6 +42,7 @@ from veg_api.core.resolved import Resolved, from_json
 from veg_api.core.snapshot import Snapshot
 from veg_api.core.status import Running
 from veg_api.core.validate import check
+from veg_api.core.workload import DEFAULTS, Defaults
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class GatewayPlan:
 
     `changes` are in the order of execution, the status last. `intent` is what the programmer should hold; None
     together with `withdraw` means that it should hold nothing, without it that it is not asked for anything.
-    `unsettled`: the gateway waits for something that other gateways or pods may free.
+    `unsettled`: the gateway waits for something that other gateways or pods may free. `suspects` are addresses of
+    replicas that OVN has a session with and whose own speaker has none.
     """
 
     key: GatewayKey
@@ -60,6 +62,7 @@ class GatewayPlan:
     withdraw: bool = False
     events: tuple[EventRecord, ...] = ()
     unsettled: bool = False
+    suspects: tuple[str, ...] = ()
 
     @property
     def intent_key(self) -> IntentKey:
@@ -68,14 +71,14 @@ class GatewayPlan:
 
 
 def plan_gateway(
-    snapshot: Snapshot, key: GatewayKey, pools: Pools | None = None, default_image: str = ""
+    snapshot: Snapshot, key: GatewayKey, pools: Pools | None = None, defaults: Defaults = DEFAULTS
 ) -> GatewayPlan:
     """The plan of one gateway, or of what is left of one. Several plans of one pass share `pools`."""
     pools = pools or Pools(snapshot)
     gateway = snapshot.gateways.get(key[1], key[0])
     if gateway is None:
         if Ref(GATEWAY_KIND, *key) in snapshot.hidden:
-            return _hidden_plan(snapshot, key, pools, default_image)
+            return _hidden_plan(snapshot, key, pools, defaults)
         return _leftovers(snapshot, key)
     if gateway.deleting:
         return _deletion(snapshot, gateway)
@@ -89,7 +92,7 @@ def plan_gateway(
         return GatewayPlan(key, checked.problems, (status,) if status else (), events=events, unsettled=True)
     state = _run(snapshot, gateway, resolved, pools)
     wanted = status_module.running(gateway, checked.problems, state, snapshot.programmer, snapshot.now)
-    changes = [*_materialise(snapshot, gateway, state, default_image)]
+    changes = [*_materialise(snapshot, gateway, state, defaults)]
     if status := put_status(_ref(gateway), wanted, gateway.status):
         changes.append(status)
     return GatewayPlan(
@@ -99,6 +102,7 @@ def plan_gateway(
         state.intent,
         events=status_module.transitions(gateway, wanted),
         unsettled=bool(state.ledger.shortage) or checked.resolved is None,
+        suspects=replicas_module.suspects(snapshot, gateway.key, resolved, state.replicas),
     )
 
 
@@ -128,7 +132,7 @@ def _applied(snapshot: Snapshot, key: GatewayKey) -> tuple[Resolved | None, str]
 def _run(snapshot: Snapshot, gateway: Gateway, resolved: Resolved, pools: Pools) -> Running:
     pods = ledger_module.gateway_pods(snapshot, gateway.key, resolved.deployment)
     ledger = ledger_module.plan(snapshot, gateway.key, resolved, pods, pools)
-    replicas = replicas_module.observe(snapshot, resolved, pods, ledger.given, gateway.status)
+    replicas = replicas_module.observe(snapshot, gateway, resolved, pods, ledger.given)
     hops = replicas_module.nexthops(resolved, replicas, gateway.status)
     return Running(
         resolved,
@@ -141,7 +145,7 @@ def _run(snapshot: Snapshot, gateway: Gateway, resolved: Resolved, pools: Pools)
 
 
 def _materialise(
-    snapshot: Snapshot, gateway: Gateway, state: Running, default_image: str
+    snapshot: Snapshot, gateway: Gateway, state: Running, defaults: Defaults
 ) -> Iterator[Change]:
     """Finalizer, addresses, configuration, workload, pods: each stands on those before it."""
     resolved, ledger = state.resolved, state.ledger
@@ -154,8 +158,9 @@ def _materialise(
     wanted: list[Object] = []
     for entry in ledger.entries:
         wanted += workload.ip_objects(gateway, resolved, entry, pods.get(users.get(entry.index, "")))
-    wanted.append(workload.config_map(gateway, resolved))
-    wanted.append(workload.deployment(gateway, resolved, ledger.entries, default_image))
+    places = [e for n, e in enumerate(ledger.entries) if n < resolved.replicas or e.index in users]
+    wanted.append(workload.config_map(gateway, resolved, places, defaults))
+    wanted.append(workload.deployment(gateway, resolved, ledger.entries, defaults))
     for obj in wanted:
         change = put(obj, _current(snapshot, obj))
         if change is not None:
@@ -170,8 +175,8 @@ def _materialise(
 def _to_replace(ledger: Ledger, state: Running) -> Pod | None:
     """The next pod whose addresses are no entry's any more: one at a time, and only while all others are well."""
     misplaced = {pod.name for pod in ledger.misplaced}
-    others = [r.pod for r in state.replicas if r.pod.name not in misplaced]
-    if any(r.pod.deleting for r in state.replicas) or any(not pod.ready for pod in others):
+    others = [r for r in state.replicas if r.pod.name not in misplaced]
+    if any(r.pod.deleting for r in state.replicas) or any(not r.pod.ready or r.is_dark for r in others):
         return None
     return min(ledger.misplaced, key=lambda pod: pod.name, default=None)
 
@@ -221,7 +226,7 @@ def _teardown(snapshot: Snapshot, key: GatewayKey) -> tuple[list[Change], list[s
     return changes, waiting
 
 
-def _hidden_plan(snapshot: Snapshot, key: GatewayKey, pools: Pools, default_image: str) -> GatewayPlan:
+def _hidden_plan(snapshot: Snapshot, key: GatewayKey, pools: Pools, defaults: Defaults) -> GatewayPlan:
     """A gateway whose manifest can not be read since before api started: it goes on as it last was."""
     resolved, uid = _applied(snapshot, key)
     if resolved is None:
@@ -234,7 +239,7 @@ def _hidden_plan(snapshot: Snapshot, key: GatewayKey, pools: Pools, default_imag
     # addresses, because a withdrawn nexthop hurts more than a dead one.
     hops = {text for r in state.replicas if not r.pod.deleting for text in r.internal}
     intent = replicas_module.intent(*key, resolved, sorted(hops, key=numeric_key))
-    return GatewayPlan(key, changes=tuple(_materialise(snapshot, ghost, state, default_image)), intent=intent)
+    return GatewayPlan(key, changes=tuple(_materialise(snapshot, ghost, state, defaults)), intent=intent)
 
 
 def _finalizers(gateway: Gateway, names: Iterable[str]) -> Patch:

@@ -1,9 +1,12 @@
 """Which pods of a gateway serve, and where the VPC's traffic is sent. Pure.
 
-A pod serves from when it was Ready once until it is terminating, gone, or its node is not Ready. An agent that
+A pod is a nexthop from when it was Ready once until it is terminating, gone, or its node is not Ready. An agent that
 crashes and restarts does not lose its pod the traffic: the kernel of the pod's namespace forwards on without it.
 
-What a restarted api must know of the past is in the status: `pods[].serving` by uid, and `nexthops`.
+Without BFD a nexthop serves. With BFD it takes the agent's readiness to become a nexthop, for the session needs OVN's
+row first; then OVN decides by the session, and the replica serves while OVN says so.
+
+What a restarted api must know of the past is in the status: `pods[].nexthop` and `pods[].bfd` by uid, and `nexthops`.
 """
 
 from __future__ import annotations
@@ -17,25 +20,50 @@ from veg_common.objects import Object
 
 from veg_api.core import addresses
 from veg_api.core.addresses import AddressError
-from veg_api.core.intents import GatewayFamilyIntent, GatewayIntent
+from veg_api.core.gateway import Gateway, GatewayKey
+from veg_api.core.intents import BfdIntent, GatewayFamilyIntent, GatewayIntent
 from veg_api.core.ledger import Entry
-from veg_api.core.names import OVN_PREFIX
+from veg_api.core.names import BFD_CONTAINER, GATEWAY_CONTAINER, OVN_PREFIX, bfd_port_name
 from veg_api.core.objects import Pod
 from veg_api.core.resolved import Resolved
 from veg_api.core.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
+class BfdState:
+    """A replica's sessions as one: the state of the one that is worst off; `serving` when OVN sends traffic."""
+
+    state: str
+    serving: bool
+    since: str
+    message: str
+
+    def to_status(self) -> Object:
+        """status.pods[].bfd."""
+        return {"state": self.state, "since": self.since, "message": self.message}
+
+
+@dataclass(frozen=True)
 class Replica:
-    """One pod of a gateway. Addresses are () until they are given; `message` is what there is to say beyond `reason`."""
+    """One pod of a gateway. Addresses are () until they are given; `message` is what there is to say beyond `reason`.
+
+    `nexthop`: OVN is asked to send traffic there. `bfd` is None without BFD.
+    """
 
     pod: Pod
     internal: tuple[str, ...]
     external: tuple[str, ...]
+    nexthop: bool
     serving: bool
     reason: str
     since: str
     message: str = ""
+    bfd: BfdState | None = None
+
+    @property
+    def is_dark(self) -> bool:
+        """Whether BFD keeps it from serving."""
+        return self.bfd is not None and not self.serving
 
     @property
     def told(self) -> str:
@@ -51,29 +79,47 @@ class Replica:
             "internalIPs": addresses.joined(self.internal),
             "externalIPs": addresses.joined(self.external),
             "ready": self.pod.ready,
+            "nexthop": self.nexthop,
             "serving": self.serving,
             "reason": self.reason,
             "message": self.message,
             "since": self.since,
+            **({"bfd": self.bfd.to_status()} if self.bfd is not None else {}),
         }
 
 
 def observe(
-    snapshot: Snapshot, resolved: Resolved, pods: Sequence[Pod], given: Mapping[str, Entry], status: Object
+    snapshot: Snapshot, gateway: Gateway, resolved: Resolved, pods: Sequence[Pod], given: Mapping[str, Entry]
 ) -> tuple[Replica, ...]:
     """The gateway's pods, in the order of their internal addresses."""
-    before = {str(entry.get("uid")): entry for entry in _entries(status.get("pods"))}
-    found = [_replica(snapshot, resolved, pod, given.get(pod.name), before.get(pod.uid, {})) for pod in pods]
+    before = {str(entry.get("uid")): entry for entry in _entries(gateway.status.get("pods"))}
+    view = _View(snapshot, gateway.key, resolved)
+    found = [_replica(view, pod, given.get(pod.name), before.get(pod.uid, {})) for pod in pods]
     return tuple(sorted(found, key=_order))
+
+
+def suspects(
+    snapshot: Snapshot, key: GatewayKey, resolved: Resolved, replicas: Sequence[Replica]
+) -> tuple[str, ...]:
+    """Addresses of nexthops that OVN says are Up although the kubelet says that the speaker's sessions are not.
+
+    OVN keeps a stale Up when its port moved while the replica died, and sends traffic there.
+    """
+    if resolved.bfd is None or snapshot.programmer.link != "connected":
+        return ()
+    sessions = snapshot.programmer.sessions.get("/".join(key), {})
+    silent = [r for r in replicas if r.nexthop and r.pod.container_ready(BFD_CONTAINER) is False]
+    found = (text for r in silent for text in r.internal if (s := sessions.get(text)) and s.state == "Up")
+    return tuple(sorted(found, key=addresses.numeric_key))
 
 
 def nexthops(resolved: Resolved, replicas: Sequence[Replica], status: Object) -> tuple[str, ...]:
     """Canonical addresses that the VPC's traffic is sent to, sorted numerically.
 
-    When nobody serves any more, the last ones stay: traffic then ends at a dead nexthop and nothing leaks. Nobody at
+    When there is nobody any more, the last ones stay: traffic then ends at a dead nexthop and nothing leaks. Nobody at
     all (a gateway that never served, or is scaled to 0): () and OVN drops it.
     """
-    serving = [text for replica in replicas if replica.serving for text in replica.internal]
+    serving = [text for replica in replicas if replica.nexthop for text in replica.internal]
     if not serving and resolved.replicas > 0:
         serving = [
             text
@@ -87,6 +133,7 @@ def nexthops(resolved: Resolved, replicas: Sequence[Replica], status: Object) ->
 
 def intent(namespace: str, name: str, resolved: Resolved, hops: Sequence[str]) -> GatewayIntent:
     """The gateway's share of OVN."""
+    bfd = resolved.bfd
     return GatewayIntent(
         namespace=namespace,
         name=name,
@@ -101,25 +148,85 @@ def intent(namespace: str, name: str, resolved: Resolved, hops: Sequence[str]) -
             )
             for family in resolved.families
         ),
+        bfd=BfdIntent(bfd.min_rx, bfd.min_tx, bfd.multiplier, bfd_port_name(resolved.vpc)) if bfd else None,
     )
 
 
-def _replica(
-    snapshot: Snapshot, resolved: Resolved, pod: Pod, entry: Entry | None, before: Object
-) -> Replica:
+@dataclass(frozen=True)
+class _View:
+    """What the replicas of one gateway are seen with."""
+
+    snapshot: Snapshot
+    key: GatewayKey
+    resolved: Resolved
+
+
+def _replica(view: _View, pod: Pod, entry: Entry | None, before: Object) -> Replica:
     holding = pod.holding(OVN_PREFIX)
     if holding is not None:
-        internal, there = holding.addresses, _in_vpc(snapshot, resolved, holding.subnet)
+        internal, there = holding.addresses, _in_vpc(view.snapshot, view.resolved, holding.subnet)
     else:
         # What this very plan gives it counts as given.
         internal, there = (entry.internal if entry is not None else ()), True
-    reason = _reason(snapshot, pod, plugged=bool(internal), there=there, served=bool(before.get("serving")))
-    serving = reason in ("Ready", "WasReady")
+    with_bfd = view.resolved.bfd is not None
+    alive = pod.ready or (with_bfd and pod.container_ready(GATEWAY_CONTAINER) is True)
+    served = bool(before.get("nexthop", before.get("serving")))
+    reason = _reason(view.snapshot, pod, (bool(internal), there, alive, served))
+    nexthop = reason in ("Ready", "WasReady")
+    bfd = _bfd_state(view, pod, internal if nexthop else (), before) if with_bfd else None
+    serving = nexthop and (bfd is None or bfd.serving)
+    if nexthop and not serving:
+        reason = "SessionDown"
     shown = (entry.internal, entry.external) if entry is not None else (internal, _external(pod))
     unchanged = before.get("serving") == serving and before.get("reason") == reason
-    since = str(before.get("since") or snapshot.now) if unchanged else snapshot.now
+    now = view.snapshot.now
+    since = str(before.get("since") or now) if unchanged else now
     message = "" if pod.ready else pod.trouble
-    return Replica(pod, *shown, serving, reason, since, message)
+    return Replica(pod, *shown, nexthop, serving, reason, since, message, bfd)
+
+
+def _bfd_state(view: _View, pod: Pod, internal: Sequence[str], before: Object) -> BfdState:
+    """The sessions of a replica's addresses; those of no nexthop are none."""
+    programmer = view.snapshot.programmer
+    sessions = programmer.sessions.get("/".join(view.key), {})
+    families = {family.family for family in view.resolved.families}
+    watched = [text for text in internal if addresses.family(text) in families]
+    known = {text: sessions[text] for text in watched if text in sessions}
+    old = before.get("bfd")
+    old = old if isinstance(old, dict) else {}
+    unsaid = programmer.link != "connected" or programmer.settling
+    if (
+        watched
+        and len(known) < len(watched)
+        and unsaid
+        and old.get("state") == "Up"
+        and before.get("serving")
+    ):
+        # The sessions live on without the programmer; what it does not say now is as it was.
+        return BfdState("Up", serving=True, since=str(old.get("since") or ""), message="")
+    states = {text: known[text].state if text in known else "Unknown" for text in watched}
+    state = min(states.values(), key=_WORST.index, default="None")
+    serving = bool(watched) and len(known) == len(watched) and all(s.serving for s in known.values())
+    since = str(old.get("since") or view.snapshot.now) if old.get("state") == state else view.snapshot.now
+    message = "" if state == "Up" and serving else _why_down(view, pod, states)
+    return BfdState(state, serving and state == "Up", since, message)
+
+
+# Worst first. "None": there is no session to speak of, "Unknown": OVN has not told of one.
+_WORST = ("None", "Unknown", "AdminDown", "Down", "Init", "Up")
+
+
+def _why_down(view: _View, pod: Pod, states: Mapping[str, str]) -> str:
+    """Which sessions are not Up, and what the kubelet says of the pod."""
+    peers = view.resolved.bfd.peers if view.resolved.bfd is not None else ()
+    told = []
+    for text, state in states.items():
+        peer = next((p for p in peers if addresses.family(p) == addresses.family(text)), "")
+        told.append(f"session {peer} - {text} is {_STATES.get(state, state)}")
+    return "; ".join([*told, *([pod.trouble] if pod.trouble and not pod.ready else [])])
+
+
+_STATES = {"Unknown": "not known to OVN", "Up": "Up, and OVN does not send traffic yet"}
 
 
 def _in_vpc(snapshot: Snapshot, resolved: Resolved, name: str) -> bool:
@@ -128,16 +235,17 @@ def _in_vpc(snapshot: Snapshot, resolved: Resolved, name: str) -> bool:
     return name == resolved.internal.subnet or (subnet is not None and subnet.vpc == resolved.vpc)
 
 
-def _reason(snapshot: Snapshot, pod: Pod, *, plugged: bool, there: bool, served: bool) -> str:
-    """Why a pod serves (Ready, WasReady) or not: the first that applies."""
+def _reason(snapshot: Snapshot, pod: Pod, facts: tuple[bool, bool, bool, bool]) -> str:
+    """Why a pod is a nexthop (Ready, WasReady) or not: the first that applies. Facts: plugged, there, alive, served."""
+    plugged, there, alive, served = facts
     obstacles = (
         (pod.deleting, "Terminating"),
         (not pod.node, "Unscheduled"),
         (not snapshot.node_ready(pod.node), "NodeNotReady"),
         (not plugged, "NoAddress"),
         (not there, "OtherVpc"),
-        (not pod.ready and not served, "NotReadyYet"),
-        (not pod.ready, "WasReady"),
+        (not alive and not served, "NotReadyYet"),
+        (not alive, "WasReady"),
     )
     return next((reason for applies, reason in obstacles if applies), "Ready")
 

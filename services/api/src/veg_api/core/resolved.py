@@ -47,6 +47,17 @@ class Family:
 
 
 @dataclass(frozen=True)
+class Bfd:
+    """BFD as the gateway runs it: spec.bfd (ms), the addresses of the VPC's port, whether the uplink is probed."""
+
+    min_rx: int
+    min_tx: int
+    multiplier: int
+    peers: tuple[str, ...]
+    uplink: bool = True
+
+
+@dataclass(frozen=True)
 class Resolved:
     """See the module. `nad` is (namespace, name); `node_terms` are nodeSelectorTerms as JSON text."""
 
@@ -60,6 +71,7 @@ class Resolved:
     external: Side
     families: tuple[Family, ...]
     node_terms: str = ""
+    bfd: Bfd | None = None
 
 
 _ADAPTER = TypeAdapter(Resolved)
@@ -95,4 +107,5 @@ def _plain(resolved: Resolved) -> Object:
             for family in resolved.families
         ],
         "node_terms": resolved.node_terms,
+        "bfd": vars(resolved.bfd) if resolved.bfd is not None else None,
     }

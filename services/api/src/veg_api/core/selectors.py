@@ -8,17 +8,13 @@ the three parts of a NodeSelectorTerm (matchLabels being short for `In` with one
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 
 from veg_common.objects import Object
 
-from veg_api.core.gateway import Requirement, SelectorTerm
+from veg_api.core.gateway import SelectorTerm
+from veg_api.core.labels import NODE_OPERATORS, Requirement, key_problems, requirement_problems
 from veg_api.core.problems import Problem
-
-_OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt")
-_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?\Z")
-_PREFIX = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?\Z")
 
 
 def problems(terms: Sequence[SelectorTerm]) -> Iterator[Problem]:
@@ -28,11 +24,11 @@ def problems(terms: Sequence[SelectorTerm]) -> Iterator[Problem]:
         if not (term.labels or term.expressions or term.fields):
             yield Problem(where, "InvalidNodeSelector", "is empty: it would match no node")
         for key, value in term.labels:
-            yield from _label_problems(f"{where}.matchLabels", key, (value,))
+            yield from key_problems(f"{where}.matchLabels", key, (value,))
         for position, requirement in enumerate(term.expressions):
             field = f"{where}.matchExpressions[{position}]"
-            yield from _requirement_problems(field, requirement)
-            yield from _label_problems(field, requirement.key, requirement.values)
+            yield from requirement_problems(field, requirement, NODE_OPERATORS)
+            yield from key_problems(field, requirement.key, requirement.values)
         for position, requirement in enumerate(term.fields):
             field = f"{where}.matchFields[{position}]"
             if requirement.key != "metadata.name":
@@ -63,25 +59,3 @@ def _requirement(requirement: Requirement) -> Object:
     if requirement.values:
         result["values"] = list(requirement.values)
     return result
-
-
-def _requirement_problems(field: str, requirement: Requirement) -> Iterator[Problem]:
-    operator, values = requirement.operator, requirement.values
-    if operator not in _OPERATORS:
-        message = f"operator {operator!r} is not one of {', '.join(_OPERATORS)}"
-        yield Problem(f"{field}.operator", "InvalidNodeSelector", message)
-    elif operator in ("In", "NotIn") and not values:
-        yield Problem(f"{field}.values", "InvalidNodeSelector", f"operator {operator} needs values")
-    elif operator in ("Exists", "DoesNotExist") and values:
-        yield Problem(f"{field}.values", "InvalidNodeSelector", f"operator {operator} takes no values")
-    elif operator in ("Gt", "Lt") and (len(values) != 1 or not values[0].lstrip("-").isdigit()):
-        yield Problem(f"{field}.values", "InvalidNodeSelector", f"operator {operator} needs one integer")
-
-
-def _label_problems(field: str, key: str, values: Sequence[str]) -> Iterator[Problem]:
-    prefix, slash, name = key.rpartition("/")
-    if not _NAME.match(name) or (slash and not _PREFIX.match(prefix)):
-        yield Problem(field, "InvalidNodeSelector", f"{key!r} is not a label key")
-    for value in values:
-        if value and not _NAME.match(value):
-            yield Problem(field, "InvalidNodeSelector", f"{value!r} is not a label value")

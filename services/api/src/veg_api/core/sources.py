@@ -57,15 +57,20 @@ def collect(snapshot: Snapshot, key: GatewayKey, spec: GatewaySpec, families: Se
 
 
 def families_of(
-    sources: Sources, vpc_subnets: Sequence[Subnet], internal: Side, external: Side
+    sources: Sources, vpc_subnets: Sequence[Subnet], internal: Side, external: Side, bfd_peers: Sequence[str]
 ) -> tuple[Family, ...]:
     """What agents and OVN need, by family of the two sides (which have the same families)."""
-    return tuple(_family(sources, vpc_subnets, internal, external, i) for i in range(len(internal.cidrs)))
+    # The answer to OVN's BFD packets goes back into the VPC.
+    peers = {str(addresses.network(peer)) for peer in bfd_peers}
+    return tuple(
+        _family(sources, vpc_subnets, (internal, external), peers, i) for i in range(len(internal.cidrs))
+    )
 
 
 def _family(
-    sources: Sources, vpc_subnets: Sequence[Subnet], internal: Side, external: Side, position: int
+    sources: Sources, vpc_subnets: Sequence[Subnet], sides: tuple[Side, Side], peers: set[str], position: int
 ) -> Family:
+    internal, external = sides
     family = addresses.family(internal.cidrs[position])
     local = {cidr for subnet in vpc_subnets for cidr in subnet.cidrs if addresses.family(cidr) == family}
     own = [prefix for prefix in sources.snat if addresses.family(prefix) == family]
@@ -76,12 +81,15 @@ def _family(
         for prefix in own
         if addresses.network(prefix).prefixlen and not any(addresses.contains(cidr, prefix) for cidr in local)
     }
+    speakers = {peer for peer in peers if addresses.family(peer) == family}
     return Family(
         family=family,
         internal_gateway=internal.gateways[position],
         external_gateway=external.gateways[position],
         sources=tuple(Source(p, sources.snat[p]) for p in sorted(own, key=addresses.network_key)),
-        vpc_cidrs=tuple(sorted((local | behind) - {internal.cidrs[position]}, key=addresses.network_key)),
+        vpc_cidrs=tuple(
+            sorted((local | behind | speakers) - {internal.cidrs[position]}, key=addresses.network_key)
+        ),
         local_cidrs=tuple(sorted(local, key=addresses.network_key)),
     )
 

@@ -79,6 +79,7 @@ def running(
         _allocation(state),
         workload,
         routes,
+        *_sessions(state),
         _readiness(state, serving, ready=ready, programmed=programmed),
     ]
     placed = [r for r in replicas if r.internal and not r.pod.deleting]
@@ -124,6 +125,8 @@ def transitions(gateway: Gateway, after: Object) -> tuple[EventRecord, ...]:
             worth = status != "True" and reason not in _TRANSIENT
         elif kind == "WorkloadReady":
             worth = False
+        elif kind == "BfdSessionsUp":
+            worth = status == "True" or was == "True"
         else:
             worth = status == "False"
         if worth:
@@ -193,6 +196,25 @@ def _workload(state: Running) -> Condition:
             "WorkloadReady", "False", "PodsNotReady", f"{counts}{': ' if waiting else ''}{waiting}"
         )
     return Condition("WorkloadReady", "True", "AllPodsReady", counts)
+
+
+def _sessions(state: Running) -> list[Condition]:
+    """BfdSessionsUp, with BFD: which pod, which session, since when, why."""
+    if state.resolved.bfd is None:
+        return []
+    kind, wanted = "BfdSessionsUp", state.resolved.replicas
+    if not wanted:
+        return [Condition(kind, "False", "ScaledToZero", "there are no replicas")]
+    up = sum(r.serving for r in state.replicas)
+    counts = f"{up} of {wanted} replicas have their sessions up"
+    down = [
+        f"{r.pod.name}: {r.bfd.state} since {r.bfd.since}{f': {r.bfd.message}' if r.bfd.message else ''}"
+        for r in state.replicas
+        if r.bfd is not None and not r.serving and not r.pod.deleting
+    ]
+    if up >= wanted:
+        return [Condition(kind, "True", "SessionsUp", counts)]
+    return [Condition(kind, "False", "SessionsDown", "; ".join([counts, *down]))]
 
 
 def _routes(gateway: Gateway, state: Running, view: ProgrammerView) -> Condition:

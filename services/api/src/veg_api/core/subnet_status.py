@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 from veg_common.objects import Object, Ref
 
-from veg_api.core import addresses, usage
+from veg_api.core import addresses, bfd_port, usage
 from veg_api.core.change import Change, EventRecord, put_status
+from veg_api.core.intents import VpcIntent
 from veg_api.core.names import FINALIZER
 from veg_api.core.network import Subnet, SubnetObject, Vpc
 from veg_api.core.pools import Pools
@@ -94,11 +95,16 @@ def _span(cidr: str) -> tuple[int, int, int]:
     return prefix.version, int(prefix.network_address), int(prefix.broadcast_address)
 
 
-def plan_vpcs(work: NetworkChanges) -> None:
-    """What is to be written on all Vpcs."""
+def plan_vpcs(work: NetworkChanges) -> list[VpcIntent]:
+    """The routers to build; what is to be written on all Vpcs goes to `work`."""
+    intents = []
     for (_, name), vpc in sorted(work.snapshot.vpcs.items.items()):
+        port = bfd_port.plan(work.snapshot, vpc)
+        intent = VpcIntent(name, vpc.is_default, port.intent)
         users = usage.vpc_users(work.snapshot, name)
-        work.add(Ref("Vpc", "", name), vpc, users, _vpc_status(work.snapshot, vpc))
+        work.add(Ref("Vpc", "", name), vpc, users, _vpc_status(work.snapshot, vpc, port, intent))
+        intents.append(intent)
+    return intents
 
 
 def _place_faults(snapshot: Snapshot, subnet: Subnet | None, placed: _Placed) -> list[Problem]:
@@ -112,6 +118,9 @@ def _place_faults(snapshot: Snapshot, subnet: Subnet | None, placed: _Placed) ->
         other = placed.overlapping(subnet.vpc, cidr)
         if other is not None:
             message = f"{cidr} overlaps Subnet {other!r} of the same VPC"
+            faults.append(Problem("spec.cidrBlock", "Overlap", message))
+        if (ip := bfd_port.blocks(snapshot, subnet.vpc, cidr)) is not None:
+            message = f"{cidr} holds {ip}, the address of the VPC's BFD port"
             faults.append(Problem("spec.cidrBlock", "Overlap", message))
     return faults
 
@@ -131,33 +140,43 @@ def _status(snapshot: Snapshot, pools: Pools, resource: SubnetObject, faults: li
     return status
 
 
-def _vpc_status(snapshot: Snapshot, vpc: Vpc) -> Object:
-    faults = list(vpc.problems)
+def _vpc_status(snapshot: Snapshot, vpc: Vpc, port: bfd_port.PortPlan, intent: VpcIntent) -> Object:
+    # The router does without its BFD port: a bad one makes the resource invalid, but not unready.
+    faults = [*vpc.problems, *port.problems]
     names = [subnet.name for subnet in snapshot.subnets_of(vpc.name)]
     status: Object = {
         "default": vpc.is_default,
         "standby": True,
         "router": vpc.name,
         "subnets": names,
-        "conditions": _conditions(snapshot, vpc.status, vpc.generation, faults),
+        "conditions": _conditions(snapshot, vpc.status, vpc.generation, faults, list(vpc.problems)),
     }
-    if vpc.bfd_addresses:
-        message = "this release does not run BFD yet, the next one does; the VPC works without its BFD port"
-        listed = _condition(snapshot, vpc.status, ("BFDPortReady", "False", "BFDNotSupported", message))
+    if port.intent is not None:
+        status["bfdPort"] = bfd_port.status(vpc, port.intent)
+    told = bfd_port.condition(snapshot, vpc, port, intent)
+    if told is not None:
+        listed = _condition(snapshot, vpc.status, told)
         status["conditions"].append({**listed, "observedGeneration": vpc.generation})
     return status
 
 
-def _conditions(snapshot: Snapshot, before: Object, generation: int, faults: list[Problem]) -> list[Object]:
-    if faults:
-        told = ("False", faults[0].reason, summary(faults))
-    else:
-        told = ("True", "Valid", "the resource is valid")
-    listed = [
-        _condition(snapshot, before, ("Validated", *told)),
-        _condition(snapshot, before, ("Ready", *told)),
-    ]
+def _conditions(
+    snapshot: Snapshot,
+    before: Object,
+    generation: int,
+    faults: list[Problem],
+    obstacles: list[Problem] | None = None,
+) -> list[Object]:
+    """Validated of all faults, Ready of those that keep the resource from being used: all, unless told."""
+    told = {"Validated": faults, "Ready": faults if obstacles is None else obstacles}
+    listed = [_condition(snapshot, before, (kind, *_verdict(found))) for kind, found in told.items()]
     return [{**condition, "observedGeneration": generation} for condition in listed]
+
+
+def _verdict(faults: list[Problem]) -> tuple[str, str, str]:
+    if faults:
+        return "False", faults[0].reason, summary(faults)
+    return "True", "Valid", "the resource is valid"
 
 
 def _condition(snapshot: Snapshot, before: Object, told: tuple[str, str, str, str]) -> Object:

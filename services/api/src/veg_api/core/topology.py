@@ -14,7 +14,7 @@ from veg_common.objects import Object, Ref
 from veg_api.core import addresses, workload
 from veg_api.core.addresses import AddressError
 from veg_api.core.change import Change, Delete, EventRecord, Patch, put
-from veg_api.core.intents import Intent, IntentKey, PortIntent, SubnetIntent, VpcIntent
+from veg_api.core.intents import Intent, IntentKey, PortIntent, SubnetIntent
 from veg_api.core.ledger import is_gateway_pod
 from veg_api.core.names import (
     ALLOCATION_ERROR_ANNOTATION,
@@ -58,10 +58,7 @@ def plan_topology(snapshot: Snapshot, pools: Pools | None = None, *, protect: bo
     work.collect()
     networks = NetworkChanges(snapshot, protect)
     good = plan_subnets(pools, networks)
-    plan_vpcs(networks)
-    intents: dict[IntentKey, Intent] = {}
-    for (_, name), vpc in sorted(snapshot.vpcs.items.items()):
-        intents[IntentKey("VPC", name)] = VpcIntent(name, vpc.is_default)
+    intents: dict[IntentKey, Intent] = {intent.key: intent for intent in plan_vpcs(networks)}
     for subnet in good:
         intent = SubnetIntent(subnet.name, subnet.vpc, subnet.cidrs, subnet.gateways)
         intents[intent.key] = intent

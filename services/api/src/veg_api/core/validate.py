@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from veg_api.core import addresses, selectors, sources
+from veg_api.core import addresses, bfd_port, selectors, sources
 from veg_api.core.addresses import AddressError
 from veg_api.core.gateway import Gateway, GatewayKey, GatewaySpec
 from veg_api.core.names import (
@@ -24,7 +24,7 @@ from veg_api.core.names import (
 from veg_api.core.network import Nad, Subnet
 from veg_api.core.pools import Pools, is_excluded
 from veg_api.core.problems import Problem, errors
-from veg_api.core.resolved import Resolved, Side
+from veg_api.core.resolved import Bfd, Resolved, Side
 from veg_api.core.snapshot import Snapshot
 
 # RFC 1123 subdomain, the rule for names of Deployments.
@@ -66,6 +66,7 @@ def check(snapshot: Snapshot, gateway: Gateway, pools: Pools, last: Resolved | N
     if networks.external is not None and networks.families:
         entries = ("spec.externalIPs", spec.external_ips, networks.external)
         problems += _ip_problems(gateway.key, entries, networks.families, spec.replicas, pools)
+    bfd = _bfd(snapshot, gateway, networks.families, problems) if spec.bfd.enabled else None
     kept = [p for p in problems if p in gateway.problems or _top(p.field) not in broken]
     if errors(kept) or networks.internal is None or networks.external is None or networks.nad is None:
         return Check(tuple(kept), None)
@@ -80,8 +81,11 @@ def check(snapshot: Snapshot, gateway: Gateway, pools: Pools, last: Resolved | N
         nad=(networks.nad.namespace, networks.nad.name),
         internal=internal,
         external=external,
-        families=sources.families_of(found, snapshot.subnets_of(spec.vpc), internal, external),
+        families=sources.families_of(
+            found, snapshot.subnets_of(spec.vpc), internal, external, bfd.peers if bfd else ()
+        ),
         node_terms=selectors.terms_json(spec.node_selector),
+        bfd=bfd,
     )
     return Check(tuple(kept), resolved)
 
@@ -227,9 +231,31 @@ def _number_problems(spec: GatewaySpec) -> Iterator[Problem]:
     for field, value in (("spec.bfd.minRX", spec.bfd.min_rx), ("spec.bfd.minTX", spec.bfd.min_tx)):
         if not low <= value <= high:
             yield Problem(field, "OutOfRange", f"must be {low} to {high} ms, not {value}")
-    if spec.bfd.enabled:
-        message = "this release does not run BFD yet, the next one does; set it to false to run without"
-        yield Problem("spec.bfd.enabled", "BFDNotSupported", message)
+
+
+def _bfd(
+    snapshot: Snapshot, gateway: Gateway, families: tuple[int, ...], problems: list[Problem]
+) -> Bfd | None:
+    """BFD with the VPC's port; None, and a problem, where the port can not serve the gateway's families."""
+    spec, field = gateway.spec, "spec.bfd.enabled"
+    vpc = snapshot.vpcs.get(spec.vpc)
+    if vpc is None:
+        return None  # reported by _internal_subnet
+    present = bfd_port.in_force(snapshot, vpc)
+    if not present:
+        faults = bfd_port.faults(snapshot, vpc)
+        why = f": {faults[0]}" if faults else " (spec.bfdPort.enabled)"
+        message = f"Vpc {vpc.name!r} has no enabled BFD port{why}"
+        problems.append(Problem(field, "NoBFDPort", message))
+        return None
+    peers = tuple(ip for ip in present if addresses.family(ip) in families)
+    missing = [family for family in families if family not in {addresses.family(ip) for ip in peers}]
+    if missing:
+        message = f"the gateway has IPv{missing[0]}, but the BFD port of Vpc {vpc.name!r} ({', '.join(present)}) has not"
+        problems.append(Problem(field, "FamilyMismatch", message))
+        return None
+    timers = spec.bfd
+    return Bfd(timers.min_rx, timers.min_tx, timers.multiplier, peers, gateway.uplink_probe)
 
 
 def _ip_problems(

@@ -9,20 +9,23 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 from veg_common.objects import Object
 
 from veg_api.core import addresses
 from veg_api.core import resolved as resolved_module
-from veg_api.core.gateway import Gateway
+from veg_api.core.gateway import Gateway, GatewayKey
 from veg_api.core.ledger import Entry, interfaces
 from veg_api.core.names import (
     APPLIED_ANNOTATION,
+    BFD_CONTAINER,
     CONFIG_KEY,
     CONFIG_MOUNT,
     EXTERNAL_INTERFACE,
     GATEWAY_API_VERSION,
+    GATEWAY_CONTAINER,
     GATEWAY_KIND,
     GATEWAY_LABEL,
     INDEX_LABEL,
@@ -36,12 +39,37 @@ from veg_api.core.names import (
     config_map_name,
 )
 from veg_api.core.objects import Pod
-from veg_api.core.resolved import Family, Resolved, Side
+from veg_api.core.resolved import Bfd, Family, Resolved, Side
 
 DEFAULT_IMAGE = "vpc-egress-gateway/node-agent:0.1.0"
 _GRACE_S = 10
+# Draining takes its time: AdminDown, the wait for traffic to leave, and what bfd lingers after it.
+_BFD_GRACE_S = 30
+# OVN tells the database of a session that came up only every 5 s. A rollout that went on earlier would take out the
+# next replica while OVN still knows of none.
+_SETTLE_S = 6
+_FRESH = "-newermt '-5 seconds' | grep -q ."
 # The agent touches the file every second while the kernel matches its configuration.
-_HEALTHY = f"find {RUN_MOUNT}/healthy -newermt '-5 seconds' | grep -q ."
+_HEALTHY = f"find {RUN_MOUNT}/healthy {_FRESH}"
+# Why it does not is in a file too; what a probe prints is what people see of it.
+_READY = f"{_HEALTHY} || {{ cat {RUN_MOUNT}/problem; exit 1; }}"
+# An agent that says why is not one that hangs: a new one would find the same.
+_ALIVE = f"{_HEALTHY} || test -s {RUN_MOUNT}/problem"
+# The speaker touches the file every second while it has sessions and all are Up.
+_SESSIONS_UP = f"find {RUN_MOUNT}/sessions-up {_FRESH}"
+# What the uplink is probed with, ms: fast enough to matter beside BFD, slow enough for the gateway outside.
+_UPLINK_MS = (100, 1000)
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """Settings of api that gateways do not have: the image of those that name none, the least TTL of BFD packets."""
+
+    image: str = ""
+    bfd_min_ttl: int = 253
+
+
+DEFAULTS = Defaults()
 
 
 def owner_reference(gateway: Gateway) -> Object:
@@ -56,8 +84,10 @@ def owner_reference(gateway: Gateway) -> Object:
     }
 
 
-def deployment(gateway: Gateway, resolved: Resolved, entries: Sequence[Entry], image: str = "") -> Object:
-    """The Deployment; `image` is the default for gateways that name none."""
+def deployment(
+    gateway: Gateway, resolved: Resolved, entries: Sequence[Entry], defaults: Defaults = DEFAULTS
+) -> Object:
+    """The Deployment."""
     labels = {GATEWAY_LABEL: gateway.name}
     external = annotation_prefix(resolved.external.provider)
     pools = {
@@ -77,7 +107,7 @@ def deployment(gateway: Gateway, resolved: Resolved, entries: Sequence[Entry], i
         "spec": {
             "replicas": resolved.replicas,
             "selector": {"matchLabels": labels},
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 1}},
+            **_rollout(resolved),
             "template": {
                 "metadata": {
                     "labels": labels,
@@ -87,14 +117,23 @@ def deployment(gateway: Gateway, resolved: Resolved, entries: Sequence[Entry], i
                         f"{external}/logical_switch": resolved.external.subnet,
                     },
                 },
-                "spec": _pod_spec(resolved, labels, image),
+                "spec": _pod_spec(resolved, labels, defaults.image),
             },
         },
     }
 
 
-def config_map(gateway: Gateway, resolved: Resolved) -> Object:
-    """The agents' configuration, and beside it the state it was made of: the last good one, should a bad one follow."""
+def config_map(
+    gateway: Gateway, resolved: Resolved, entries: Sequence[Entry] = (), defaults: Defaults = DEFAULTS
+) -> Object:
+    """The agents' configuration, and beside it the state it was made of: the last good one, should a bad one follow.
+
+    `entries` are the places of the replicas, which look after each other.
+    """
+    family = resolved.families[0].family if resolved.families else 4
+    bfd = resolved.bfd
+    shown = entries if bfd is not None and bfd.uplink else ()
+    replicas = tuple(text for e in shown for text in e.internal if addresses.family(text) == family)
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -105,23 +144,35 @@ def config_map(gateway: Gateway, resolved: Resolved) -> Object:
             "annotations": {APPLIED_ANNOTATION: resolved_module.to_json(resolved)},
             "ownerReferences": [owner_reference(gateway)],
         },
-        "data": {CONFIG_KEY: _config_text(gateway.namespace, gateway.name, resolved.families)},
-    }
-
-
-def agent_config(namespace: str, name: str, families: Sequence[Family]) -> Object:
-    """veg.agent.v1.AgentConfig as protobuf JSON."""
-    return {
-        "gateway": f"{namespace}/{name}",
-        "internalInterface": INTERNAL_INTERFACE,
-        "externalInterface": EXTERNAL_INTERFACE,
-        "families": [_agent_family(family) for family in families],
+        "data": {
+            CONFIG_KEY: _config_text(gateway.key, resolved.families, bfd, replicas, defaults.bfd_min_ttl)
+        },
     }
 
 
 @lru_cache(maxsize=4096)
-def _config_text(namespace: str, name: str, families: tuple[Family, ...]) -> str:
-    return json.dumps(agent_config(namespace, name, families), indent=2) + "\n"
+def _config_text(
+    key: GatewayKey, families: tuple[Family, ...], bfd: Bfd | None, replicas: tuple[str, ...], min_ttl: int
+) -> str:
+    """veg.agent.v1.AgentConfig as protobuf JSON."""
+    config: Object = {
+        "gateway": "/".join(key),
+        "internalInterface": INTERNAL_INTERFACE,
+        "externalInterface": EXTERNAL_INTERFACE,
+        "families": [_agent_family(family) for family in families],
+    }
+    if bfd is not None:
+        # OVN's receiving is the pod's sending: each end asks for what the other one is asked for.
+        timers = {"minRxMs": bfd.min_tx, "minTxMs": bfd.min_rx, "multiplier": bfd.multiplier}
+        config["bfd"] = {"peers": list(bfd.peers), "timers": timers, "minTtl": min_ttl}
+    if bfd is not None and bfd.uplink:
+        interval = max(_UPLINK_MS[0], min(_UPLINK_MS[1], bfd.min_tx))
+        config["uplink"] = {
+            "intervalMs": interval,
+            "multiplier": bfd.multiplier,
+            "replicas": list(replicas),
+        }
+    return json.dumps(config, indent=2) + "\n"
 
 
 def ip_objects(gateway: Gateway, resolved: Resolved, entry: Entry, pod: Pod | None) -> list[Object]:
@@ -224,7 +275,7 @@ def _pod_spec(resolved: Resolved, labels: Object, image: str) -> Object:
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": _GRACE_S,
+        "terminationGracePeriodSeconds": _GRACE_S if resolved.bfd is None else _BFD_GRACE_S,
         "affinity": {
             "nodeAffinity": node_affinity,
             "podAntiAffinity": {
@@ -233,7 +284,7 @@ def _pod_spec(resolved: Resolved, labels: Object, image: str) -> Object:
                 ]
             },
         },
-        "containers": [_container(resolved.image or image or DEFAULT_IMAGE)],
+        "containers": _containers(resolved, resolved.image or image or DEFAULT_IMAGE),
         "volumes": [
             {"name": "config", "configMap": {"name": config_map_name(resolved.deployment)}},
             {"name": "run", "emptyDir": {"medium": "Memory"}},
@@ -241,10 +292,47 @@ def _pod_spec(resolved: Resolved, labels: Object, image: str) -> Object:
     }
 
 
-def _container(image: str) -> Object:
-    probe = {"exec": {"command": ["sh", "-c", _HEALTHY]}}
+def _rollout(resolved: Resolved) -> Object:
+    """How pods are replaced. With BFD one by one, each only after the sessions of the one before have settled."""
+    if resolved.bfd is None:
+        return {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 1}}}
+    rolling = {"maxSurge": 0, "maxUnavailable": 1}
+    return {"minReadySeconds": _SETTLE_S, "strategy": {"type": "RollingUpdate", "rollingUpdate": rolling}}
+
+
+def _containers(resolved: Resolved, image: str) -> list[Object]:
+    agent = _agent(image)
+    return [agent] if resolved.bfd is None else [agent, _speaker(image)]
+
+
+def _exec_probe(command: str, period_s: int, failures: int) -> Object:
     return {
-        "name": "gateway",
+        "exec": {"command": ["sh", "-c", command]},
+        "periodSeconds": period_s,
+        "timeoutSeconds": 5,
+        "failureThreshold": failures,
+    }
+
+
+def _speaker(image: str) -> Object:
+    """The BFD speaker. It must not be slower than its timers: SYS_NICE lets it ask the kernel for precedence."""
+    return {
+        "name": BFD_CONTAINER,
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["veg-bfd", "run", "--run-dir", RUN_MOUNT],
+        "securityContext": {
+            "privileged": False,
+            "capabilities": {"add": ["NET_ADMIN", "NET_RAW", "SYS_NICE"], "drop": ["ALL"]},
+        },
+        "readinessProbe": _exec_probe(_SESSIONS_UP, 1, 2),
+        "volumeMounts": [{"name": "run", "mountPath": RUN_MOUNT}],
+    }
+
+
+def _agent(image: str) -> Object:
+    return {
+        "name": GATEWAY_CONTAINER,
         "image": image,
         "imagePullPolicy": "IfNotPresent",
         "command": [
@@ -259,15 +347,9 @@ def _container(image: str) -> Object:
             "privileged": False,
             "capabilities": {"add": ["NET_ADMIN", "NET_RAW"], "drop": ["ALL"]},
         },
-        "readinessProbe": {**probe, "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 2},
+        "readinessProbe": _exec_probe(_READY, 1, 2),
         # A restart helps only an agent that hangs: give it time to repair what it can.
-        "livenessProbe": {
-            **probe,
-            "initialDelaySeconds": 30,
-            "periodSeconds": 2,
-            "timeoutSeconds": 5,
-            "failureThreshold": 15,
-        },
+        "livenessProbe": {**_exec_probe(_ALIVE, 2, 15), "initialDelaySeconds": 30},
         "volumeMounts": [
             {"name": "config", "mountPath": CONFIG_MOUNT, "readOnly": True},
             {"name": "run", "mountPath": RUN_MOUNT},
