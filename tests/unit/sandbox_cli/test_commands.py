@@ -12,6 +12,7 @@ import pytest
 import yaml
 from click.testing import Result
 from veg_sandbox.cli.context import Paths
+from veg_sandbox.net.lab import Lab, lab_dir
 
 Run = Callable[..., Result]
 
@@ -240,6 +241,25 @@ def test_a_folder_without_manifests_is_refused(run: Run, tmp_path: Path, command
     result = run(command, "-f", str(empty))
     assert result.exit_code == 2
     assert one_line(result) == f"error: {empty}: no manifest (*.yaml, *.yml, *.json) in the folder"
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["fault", "kill-pod"], "error: kill-pod: POD is missing"),
+        (["fault", "kill-pod", "x"], 'Error from server (NotFound): pods "x" not found'),
+        (["fault", "kill-service", "bfdd@x"], 'Error from server (NotFound): pods "x" not found'),
+        (["fault", "restart-ovn", "x"], "error: restart-ovn takes no target"),
+        (["fault", "kill-pod", "x", "--how", "path"], "error: --how means nothing to kill-pod"),
+        (["fault", "flood", "x"], "'flood' is not one of"),
+    ],
+)
+def test_bad_faults(run: Run, monkeypatch: pytest.MonkeyPatch, args: list[str], message: str) -> None:
+    """A fault that can not be done is refused in one line, before anything is broken."""
+    monkeypatch.setattr("veg_sandbox.cli.context.lab", lambda _: Lab(lab_dir("t")))
+    result = run(*args)
+    assert result.exit_code == 2
+    assert message in one_line(result)
 
 
 def test_help_without_arguments(run: Run) -> None:

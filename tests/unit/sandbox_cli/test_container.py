@@ -32,6 +32,11 @@ class Processes:
         self.all: list[subprocess.Popen[bytes]] = []
         self.started = 0
         self.refuse = False
+        self.hold = False
+
+    def held(self) -> bool:
+        """Whether a fault keeps it down."""
+        return self.hold
 
     async def spawn(self, container: Container) -> None:
         """Start it."""
@@ -110,6 +115,19 @@ async def test_starts_again_what_dies(processes: Processes) -> None:
         assert second.last_finished_at
         assert processes.pid("c") != pid
     assert processes.pid("c") is not None
+
+
+async def test_what_is_held_stays_down(processes: Processes) -> None:
+    """A container that dies in a pod that a fault holds is not started before it is let go, and is then at once."""
+    async with running(processes, SLEEP) as until:
+        await until(lambda facts: facts.ready)
+        processes.hold = True
+        processes.running["c"].kill()
+        await until(lambda facts: not facts.ready)
+        await asyncio.sleep(0.2)
+        assert processes.started == 1
+        processes.hold = False
+        await until(lambda facts: facts.ready)
 
 
 async def test_adopts_what_runs(processes: Processes) -> None:
