@@ -11,8 +11,9 @@ import click
 from veg_bfd.config import DEFAULT_RUN_DIR, Settings, checked_metrics
 from veg_bfd.core.engine import Engine
 from veg_bfd.errors import ConfigError
+from veg_bfd.io import memory
 from veg_bfd.io.child import Child
-from veg_bfd.io.loop import PacketLoop
+from veg_bfd.io.loop import PacketLoop, clock
 from veg_bfd.io.priority import raise_descriptor_limit, schedule
 from veg_bfd.io.udp import PORT, Receiver
 
@@ -85,6 +86,7 @@ def run(  # noqa: PLR0913, PLR0917 (click passes every flag)
             run_dir, listen, checked_metrics(metrics), linger, priority, log_level, log_format
         )
         run_dir.mkdir(parents=True, exist_ok=True)
+        (run_dir / "drained").unlink(missing_ok=True)  # of an earlier life of the gateway container
     except ConfigError as error:
         raise BadInputError(f"--metrics {error}") from None
     except OSError as error:
@@ -92,6 +94,7 @@ def run(  # noqa: PLR0913, PLR0917 (click passes every flag)
     raise_descriptor_limit()
     engine = Engine(random.Random(), random.SystemRandom())  # noqa: S311 (jitter)
     receivers = _receivers(engine)
+    memory.restore(engine, memory.read(run_dir), clock())
     scheduling = schedule(priority)
     PacketLoop(engine, receivers, Child(settings), scheduling, linger).run()
 

@@ -9,7 +9,9 @@ From the loop:
 - `stats {name: number}`: counters that belong to no session, `discards` by reason among them.
 - `synced`: everything that was there at the start has been told.
 - `refreshed`: the answer to `refresh` is complete.
-- `done number error`: the commands before `done number` have been carried out; `error` is "" or the first problem.
+- `done number error kind`: the commands before `done number` have been carried out; `error` is "" or the first
+  problem, `kind` the name of its class in veg_bfd.errors.
+- `stopping`: what changes from now on is the end of the process.
 - `log level text {fields}`
 
 From the control process: `put owner config discriminator`, `keep owner [[local, peer], …]`, `end id`,

@@ -22,6 +22,7 @@ from veg_bfd.control.light import Light
 from veg_bfd.control.loop import Loop
 from veg_bfd.control.metrics import Sessions as SessionMetrics
 from veg_bfd.control.mirror import Mirror
+from veg_bfd.control.notes import Notes
 from veg_bfd.control.sessions import Sessions
 
 LIGHT_SOCKET = "bfd-control.sock"
@@ -32,9 +33,21 @@ async def serve(sock: socket.socket, settings: Settings) -> None:
     log = logs.get("control")
     mirror = Mirror()
     up = SessionsUp(settings.run_dir, mirror)
-    loop = Loop(mirror, up.look)
+    notes = Notes(settings.run_dir, mirror)
+
+    def look() -> None:
+        up.look()
+        notes.look()
+
+    def hold(value: tuple[int, str] | None) -> None:
+        notes.hold = value
+        notes.look()
+
+    loop = Loop(mirror, look)
+    loop.stopping = notes.stop
     await loop.connect(sock)
     sessions = Sessions(mirror, loop)
+    sessions.on_hold = hold
     tasks = [asyncio.create_task(loop.run())]
     try:
         await _first(loop.synced, loop.lost)
@@ -42,6 +55,7 @@ async def serve(sock: socket.socket, settings: Settings) -> None:
             log.warning("not under SCHED_FIFO: a busy node may cause false alarms", reason=mirror.problem)
         tasks += [
             asyncio.create_task(up.beat()),
+            asyncio.create_task(notes.keep()),
             asyncio.create_task(tell_drained(settings.run_dir, loop)),
         ]
         await Light(sessions).start(settings.run_dir / LIGHT_SOCKET)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from veg_common import logs
@@ -17,9 +17,12 @@ from veg_common import logs
 from veg_bfd import wire
 from veg_bfd.control.mirror import Mirror, Stats
 from veg_bfd.core.model import Diagnostic, State, View
-from veg_bfd.errors import ConfigError, UnavailableError
+from veg_bfd.errors import BfdError, ConfigError, OwnerError, UnavailableError
 
 _LIMIT = 1 << 20
+_ERRORS: dict[str, type[BfdError]] = {
+    kind.__name__: kind for kind in (ConfigError, OwnerError, UnavailableError)
+}
 _TIMEOUT = 10.0
 
 
@@ -31,7 +34,7 @@ class Loop:
         self._on_change = on_change
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
-        self._requests: dict[int, asyncio.Future[str]] = {}
+        self._requests: dict[int, asyncio.Future[None]] = {}
         self._numbers = itertools.count(1)
         self._refresh: asyncio.Future[None] | None = None
         self._refreshed_at = 0.0
@@ -39,6 +42,7 @@ class Loop:
         self.synced = asyncio.Event()
         self.lost = asyncio.Event()
         self.restored = False
+        self.stopping: Callable[[], None] = lambda: None
         self.overshoot: Callable[[float], None] = lambda _seconds: None
 
     async def connect(self, sock: Any) -> None:
@@ -54,24 +58,22 @@ class Loop:
         self.lost.set()
 
     async def request(self, *commands: bytes) -> None:
-        """Have commands carried out. Raises ConfigError when one is refused, UnavailableError on silence."""
+        """Have commands carried out. Raises what the loop raised, or UnavailableError when it is silent."""
         if self._writer is None or self.lost.is_set():
             raise UnavailableError("the packet loop is gone")
         number = next(self._numbers)
-        future = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._requests[number] = future
         try:
             self._writer.writelines([*commands, wire.pack("done", number)])
             await self._writer.drain()
-            error = await asyncio.wait_for(future, _TIMEOUT)
+            await asyncio.wait_for(future, _TIMEOUT)
         except TimeoutError:
             raise UnavailableError("the packet loop does not answer") from None
         except OSError:
             raise UnavailableError("the packet loop is gone") from None
         finally:
             del self._requests[number]
-        if error:
-            raise ConfigError(error)
 
     async def refresh(self) -> None:
         """Have the counters of packets told anew, unless that was just done; gives up after a second."""
@@ -99,16 +101,24 @@ class Loop:
 
     def _on_view(self, fields: wire.Line) -> None:
         self._mirror.show(View(*fields))
+        self._on_change()
+
+    def _on_stopping(self) -> None:
+        self.stopping()
 
     def _on_ended(self, number: int) -> None:
         self._mirror.end(number)
         self._log.info("session ended", id=number)
         self._on_change()
 
-    def _on_done(self, number: int, error: str) -> None:
+    def _on_done(self, number: int, error: str, kind: str) -> None:
         future = self._requests.get(number)
-        if future is not None and not future.done():
-            future.set_result(error)
+        if future is None or future.done():
+            return
+        if error:
+            future.set_exception(_ERRORS.get(kind, ConfigError)(error))
+        else:
+            future.set_result(None)
 
     def _on_refreshed(self) -> None:
         self._refreshed_at = asyncio.get_running_loop().time()
@@ -157,8 +167,3 @@ def diagnostic_name(value: int) -> str:
         return Diagnostic(value).name.lower()
     except ValueError:
         return str(value)
-
-
-def lines(name: str, arguments: Iterable[tuple[Any, ...]]) -> list[bytes]:
-    """One line for each tuple of arguments."""
-    return [wire.pack(name, *fields) for fields in arguments]

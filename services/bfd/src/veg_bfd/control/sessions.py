@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 
 from veg_bfd import wire
@@ -22,6 +22,7 @@ class Sessions:
     def __init__(self, mirror: Mirror, loop: Loop) -> None:
         self.mirror = mirror
         self.loop = loop
+        self.on_hold: Callable[[tuple[int, str] | None], None] = lambda _hold: None
         self._lock = asyncio.Lock()
         self._template = SessionConfig("", "", role=Role.PASSIVE)
 
@@ -64,6 +65,8 @@ class Sessions:
         """Take sessions administratively down or let them come up; no peers: all, and those to come."""
         async with self._lock:
             await self.loop.request(wire.pack("admin", list(peers), down, reason, diagnostic))
+            if not peers:
+                self.on_hold((diagnostic, reason) if down else None)
         return [view for view in self.mirror.sessions.values() if not peers or view.peer in peers]
 
     # For bfdd-control ---------------------------------------------------------------------------------------

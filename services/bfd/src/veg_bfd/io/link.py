@@ -13,7 +13,7 @@ from veg_bfd import wire
 from veg_bfd.core.engine import Engine
 from veg_bfd.core.model import Changed, Event
 from veg_bfd.core.session import Session
-from veg_bfd.errors import BfdError, ConfigError
+from veg_bfd.errors import BfdError, ConfigError, UnavailableError
 from veg_bfd.io.child import Child
 from veg_bfd.io.priority import Scheduling
 from veg_bfd.io.udp import Transmitter
@@ -35,7 +35,7 @@ class Link:
         self._scheduling = scheduling
         self._events: deque[Event | bytes] = deque()
         self._dump: Iterator[bytes] | None = None
-        self._error = ""
+        self._error: BfdError | None = None
         self.stopping = False
         self.drained = False
         self._commands: dict[str, Callable[..., None]] = {
@@ -54,10 +54,18 @@ class Link:
         """Tell a new control process everything."""
         self._events.clear()
         self._dump = None
-        self._error = ""
+        self._error = None
         scheduling = self._scheduling
         self._child.send(wire.pack("hello", scheduling.policy, scheduling.problem, self._child.starts > 1))
         self._dump = self._everything()
+        if self.stopping:
+            self._child.send(wire.pack("stopping"))
+
+    def stop(self) -> None:
+        """From now on no session comes up, and what a drain said before does not count."""
+        self.stopping, self.drained = True, False
+        self._take_events()
+        self._events.append(wire.pack("stopping"))
 
     def log(self, level: str, text: str, **fields: Any) -> None:
         """Have a line logged by the control process, whose stderr may block."""
@@ -145,8 +153,10 @@ class Link:
         try:
             name, *arguments = wire.unpack(line)
             self._commands[name](now, *arguments)
-        except (BfdError, ValueError, KeyError, TypeError) as error:
-            self._error = self._error or str(error) or type(error).__name__
+        except BfdError as error:
+            self._error = self._error or error
+        except (ValueError, KeyError, TypeError) as error:
+            self._error = self._error or ConfigError(f"bad command: {error!r}")
 
     def _put(self, now: int, owner: str, fields: list[Any], discriminator: int) -> None:
         config = wire.unpack_config(fields)
@@ -176,7 +186,7 @@ class Link:
 
     def _require_not_stopping(self, *, down: bool) -> None:
         if self.stopping and not down:
-            raise ConfigError("the speaker is stopping")
+            raise UnavailableError("the speaker is stopping")
 
     def _allow(self, _now: int, peer: str, owner: str, fields: list[Any]) -> None:
         self._engine.allow(peer, owner, wire.unpack_config(fields))
@@ -187,8 +197,9 @@ class Link:
     def _done(self, now: int, number: int) -> None:
         del now
         self._take_events()  # those of the commands that this answers
-        self._events.append(wire.pack("done", number, self._error))
-        self._error = ""
+        error = self._error
+        self._events.append(wire.pack("done", number, str(error or ""), type(error).__name__))
+        self._error = None
 
     def _drained(self, _now: int) -> None:
         self.drained = True

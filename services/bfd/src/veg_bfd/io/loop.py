@@ -172,7 +172,7 @@ class PacketLoop:
     def _begin_stop(self, now: int) -> None:
         """Tell every peer, and stay to answer: traffic needs time to go elsewhere."""
         engine = self._engine
-        self._link.stopping = True
+        self._link.stop()
         engine.set_admin_down(
             now, (), down=True, reason="stopping", diagnostic=Diagnostic.ADMINISTRATIVELY_DOWN
         )
@@ -180,7 +180,6 @@ class PacketLoop:
         heard = any(session.remote_discriminator for session in engine.sessions())
         self._stopped_at = now
         self._stop_at = now + (self._linger_us if heard else 0)
-        self._link.drained = False  # of an earlier life; a fresh word follows within a moment
 
     # Neighbours ---------------------------------------------------------------------------------------------
 
