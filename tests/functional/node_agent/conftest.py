@@ -252,7 +252,7 @@ class Lab:
             self.agent = subprocess.Popen(
                 [
                     *("ip", "netns", "exec", self.pod.name, AGENT, "run", "--config", str(self.config_file)),
-                    *("--run-dir", str(self.run_dir), *flags),
+                    *("--run-dir", str(self.run_dir), "--drain-seconds", "1", *flags),
                 ],
                 stdout=log,
                 stderr=log,

@@ -14,8 +14,10 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -86,11 +88,18 @@ class Speaker:
         """Where it logs."""
         return self.run_dir.with_name(f"{self.run_dir.name}-bfd.log")
 
-    def start(self, *flags: str) -> None:
-        """Start it, without waiting."""
+    def start(self, *flags: str, wait: bool = False) -> None:
+        """Start it; waiting until it listens is up to the caller."""
         self.process = Process(
             self.namespace, self.log, SPEAKER, "run", "--run-dir", str(self.run_dir), *flags
         )
+        if wait:
+            eventually(self.listens, 30)
+
+    def listens(self) -> bool:
+        """Whether somebody listens at its socket."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(f"{self.run_dir}/bfd.sock") == 0
 
     def kill(self) -> None:
         """kill -9."""
@@ -173,7 +182,7 @@ class Replica:
         temporary.write_text(json.dumps(config))
         temporary.rename(self.config_file)
 
-    def start_agent(self, *flags: str) -> None:
+    def start_agent(self, *flags: str, wait: bool = True) -> None:
         """Start the agent and wait until all is well."""
         self.agent = Process(
             self.pod,
@@ -181,7 +190,9 @@ class Replica:
             *(AGENT, "run", "--config", str(self.config_file), "--run-dir", str(self.run_dir), *flags),
         )
         started = time.time()
-        eventually(lambda: self.healthy_since() >= started - 0.01, 15, lambda: self.log)
+        if not wait:
+            return
+        eventually(lambda: self.healthy_since() >= started - 0.01, 30, lambda: self.log)
 
     def start(self, *flags: str) -> None:
         """Start the speaker and the agent."""
@@ -273,7 +284,7 @@ class Pair:
     def listen(self, interval: int = 100, peers: list[str] | None = None) -> None:
         """Start the router's speaker and its sessions with the replicas, which speak first."""
         if self.speaker.process is None:
-            self.speaker.start()
+            self.speaker.start(wait=True)
         wanted = peers or [address for replica in self.replicas for address in (replica.v4, replica.v6)]
         timers = bfd_pb2.Timers(min_rx_ms=interval, min_tx_ms=interval, multiplier=3)
         self.speaker.call(
@@ -314,10 +325,9 @@ class Pair:
             namespace.close()
 
 
-def watch(speaker: Speaker, seen: Callable[[float, str, int], None]) -> Iterator[None]:
-    """While the generator is open, call `seen` (monotonic s, peer, state) for each event of a speaker."""
-    import threading
-
+@contextlib.contextmanager
+def watching(speaker: Speaker, seen: Callable[[float, str, int], None]) -> Iterator[None]:
+    """While the block runs, call `seen` (monotonic s, peer, state) for each event of a speaker."""
     channel = grpc.insecure_channel(f"unix:{speaker.run_dir}/bfd.sock")
     stream = bfd_pb2_grpc.BfdServiceStub(channel).WatchSessions(bfd_pb2.WatchSessionsRequest())
     synced = threading.Event()

@@ -109,8 +109,9 @@ def next_step(wish: Wish, told: Told) -> Step | None:
 
 
 def _hold_steps(wish: Wish, told: Told) -> Iterator[SetHold]:
+    present = {session.peer for session in wish.sessions}
     for peer, hold in sorted(wish.holds.items()):
-        if told.holds.get(peer) != hold:
+        if peer in present and told.holds.get(peer) != hold:
             yield SetHold((peer,), hold)
     if wish.settled:
         held = told.maybe_held | set(told.holds)
@@ -121,11 +122,9 @@ def after(told: Told, step: Step) -> Told:
     """What is told once a step is confirmed."""
     if isinstance(step, SetSessions):
         # A session that was made anew is not held, whatever its peer was before.
-        before = told.sessions or ()
-        names = {(s.peer, s.local) for s in before}
-        remade = {s.peer for s in step.sessions if (s.peer, s.local) not in names} if before else set()
-        gone = {s.peer for s in before} - {s.peer for s in step.sessions}
-        holds = {peer: hold for peer, hold in told.holds.items() if peer not in remade | gone}
+        before = {(s.peer, s.local) for s in told.sessions or ()}
+        kept = {s.peer for s in step.sessions if (s.peer, s.local) in before}
+        holds = {peer: hold for peer, hold in told.holds.items() if peer in kept}
         return replace(told, sessions=step.sessions, holds=holds)
     if not step.peers:
         return replace(told, all_held=step.hold is not None, holds={}, maybe_held=frozenset())

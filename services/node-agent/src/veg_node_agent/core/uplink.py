@@ -73,7 +73,7 @@ class Probe:
         self.ticks += 1
         if not self._answered:
             self._missed += 1
-            self._streak = None
+            self._streak = None if self.known else self._streak
         if self.sight is Sight.DEAD:
             self._recover(now)
         elif self.known and self._missed >= self.multiplier:
