@@ -199,6 +199,10 @@ def test_allow(ends: Ends) -> None:
     timers = theirs[0].config.timers
     assert (timers.min_tx_ms, timers.min_rx_ms, timers.multiplier) == (150, 150, 5)
     assert theirs[0].config.role == PASSIVE
+    assert bfdd_control(ends.b.folder, "block", OURS["v4"]).returncode == 0
+    ends.b.set(owner="bfdd-control")
+    until(ends.a.list, lambda found: found[0].state == DOWN)
+    assert not ends.b.list()
 
 
 def test_session_commands(ends: Ends) -> None:

@@ -98,6 +98,14 @@ def allow(run_dir: Path, addresses: list[str]) -> None:
     ask(run_dir, {"command": "allow", "peers": addresses})
 
 
+@cli.command()
+@click.argument("addresses", metavar="IP…", nargs=-1, required=True, callback=_addresses)
+@click.pass_obj
+def block(run_dir: Path, addresses: list[str]) -> None:
+    """Take `allow` back; sessions that are there stay."""
+    ask(run_dir, {"command": "block", "peers": addresses})
+
+
 @cli.command("admin-down")
 @click.argument("addresses", metavar="[PEER]…", nargs=-1, callback=_addresses)
 @click.option("--reason", default="bfdd-control", show_default=True)

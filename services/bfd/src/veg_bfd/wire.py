@@ -15,8 +15,8 @@ From the loop:
 - `log level text {fields}`
 
 From the control process: `put owner config discriminator`, `keep owner [[local, peer], …]`, `end id`,
-`admin [peer, …] down reason diagnostic`, `session id down reason diagnostic`, `allow peer owner config`, `refresh`,
-`done number`, `drained`.
+`admin [peer, …] down reason diagnostic`, `session id down reason diagnostic`, `allow peer owner config`,
+`block peer`, `refresh`, `done number`, `drained`.
 
 Neither waits for the other: a line is sent when the socket takes it.
 """

@@ -61,6 +61,8 @@ class Light:
                 }
             case "allow":
                 await sessions.allow([_address(peer) for peer in request["peers"]])
+            case "block":
+                await sessions.block([_address(peer) for peer in request["peers"]])
             case "admin":
                 peers = [_address(peer) for peer in request["peers"]]
                 await sessions.admin(peers, down=bool(request["down"]), reason=str(request["reason"]))

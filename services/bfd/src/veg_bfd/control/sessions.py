@@ -78,6 +78,11 @@ class Sessions:
                 *(wire.pack("allow", peer, MANUAL, wire.pack_config(self._template)) for peer in peers)
             )
 
+    async def block(self, peers: Iterable[str]) -> None:
+        """The opposite; sessions that are there stay."""
+        async with self._lock:
+            await self.loop.request(*(wire.pack("block", peer) for peer in peers))
+
     async def admin_one(self, number: int, *, down: bool) -> None:
         """Take one session administratively down, or let it come up."""
         view = self._view(number)

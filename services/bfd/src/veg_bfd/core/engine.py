@@ -191,6 +191,10 @@ class Engine:
         """From now on the first packet of `peer` to any local address makes a session like `template`."""
         self.allowed[peer] = (owner, template)
 
+    def block(self, peer: str) -> None:
+        """The opposite of `allow`; sessions that are there stay."""
+        self.allowed.pop(peer, None)
+
     # Packets and time ---------------------------------------------------------------------------------------
 
     def receive(self, now: int, data: bytes, arrival: Arrival) -> Discard | None:

@@ -5,8 +5,9 @@ that has to leave at once. Periodic packets are fetched with `transmit` when `ne
 when `detect_deadline` is. `Engine` does both, knows which packet belongs to which session, and is what callers use.
 
 Departures from the RFC, each on purpose (README.md says why): a passive session waits for its peer's first packet
-for one interval only, and is never silent after it; a peer that fell silent is forgotten wholly, not only its discriminator; a change of intervals
-starts a Poll Sequence only while Up.
+for one interval only, and is never silent after it; a peer that fell silent is forgotten wholly, not only its
+discriminator; a change of intervals starts a Poll Sequence only while Up; before both ends are Up the peer is expected
+no faster than once a second.
 """
 
 from __future__ import annotations

@@ -45,6 +45,7 @@ class Link:
             "admin": self._admin,
             "session": self._session,
             "allow": self._allow,
+            "block": self._block,
             "refresh": self._refresh,
             "done": self._done,
             "drained": self._drained,
@@ -190,6 +191,9 @@ class Link:
 
     def _allow(self, _now: int, peer: str, owner: str, fields: list[Any]) -> None:
         self._engine.allow(peer, owner, wire.unpack_config(fields))
+
+    def _block(self, _now: int, peer: str) -> None:
+        self._engine.block(peer)
 
     def _refresh(self, _now: int) -> None:
         self._dump = self._dump or self._refreshed()
