@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 import yaml
 from veg.api.v1 import api_pb2_grpc
+from veg.bfd.v1 import bfd_pb2
 from veg.programmer.v1 import programmer_pb2 as pb
 from veg.programmer.v1 import programmer_pb2_grpc
+from veg.types.v1 import types_pb2
 from veg_common import server
 from veg_common.folder import FolderStore
 from veg_common.objects import Object, Ref, kind_of, parse_manifests, ref_of
@@ -95,6 +97,9 @@ class FakeProgrammer(programmer_pb2_grpc.ProgrammerServiceServicer):
         self.slow_s = 0.0
         self.resyncs = 0
         self.resets: list[tuple[str, tuple[str, ...]]] = []
+        # OVN's sessions by (gateway, address); those of new nexthops begin as told here.
+        self.sessions: dict[tuple[str, str], Any] = {}
+        self.first_state = bfd_pb2.SESSION_STATE_UP
         self.applied = 0
         self._session: dict[str, set[tuple[int, str]]] = {}
         self._outcomes: dict[tuple[int, str], Any] = {}
@@ -138,6 +143,7 @@ class FakeProgrammer(programmer_pb2_grpc.ProgrammerServiceServicer):
                 self.applied += 1
                 if key[0] == 1:
                     self.history.append(value)
+                    self._speak(value)
             outcome = pb.Outcome(
                 key=pb.IntentKey(kind=key[0], name=key[1]),  # type: ignore[arg-type]
                 generation=intent.generation,
@@ -194,18 +200,43 @@ class FakeProgrammer(programmer_pb2_grpc.ProgrammerServiceServicer):
         hello = pb.Hello(instance=str(self._instance), nb_schema="7.11.0")
         yield pb.WatchResponse(sequence=next(numbers), hello=hello)
         try:
-            for outcome in list(self._outcomes.values()):
-                yield pb.WatchResponse(sequence=next(numbers), outcome=outcome)
+            for event in [*self._outcomes.values(), *self.sessions.values()]:
+                yield _said(event, next(numbers))
             while True:
-                yield pb.WatchResponse(sequence=next(numbers), outcome=await queue.get())
+                yield _said(await queue.get(), next(numbers))
         finally:
             self._listeners.remove(queue)
+
+    def say(self, peer: str, state: Any, name: str = "gateway1") -> None:
+        """OVN's session with an address of a gateway changes."""
+        key = types_pb2.ObjectKey(namespace="default", name=name)
+        serving = state == bfd_pb2.SESSION_STATE_UP
+        event = pb.BfdState(gateway=key, peer=peer, state=state, serving=serving)
+        self.sessions[name, peer] = event
+        for queue in self._listeners:
+            queue.put_nowait(event)
+
+    def _speak(self, gateway: Any) -> None:
+        """A session for every nexthop of a gateway with BFD."""
+        name = gateway.key.name
+        hops = {h for f in gateway.families for h in f.nexthops} if gateway.HasField("bfd") else set()
+        for gone in [key for key in self.sessions if key[0] == name and key[1] not in hops]:
+            del self.sessions[gone]
+        for hop in sorted(hops):
+            if (name, hop) not in self.sessions:
+                self.say(hop, self.first_state, name)
 
     def _tell(self, key: tuple[int, str], outcome: Any) -> None:
         if self._outcomes.get(key) != outcome:
             self._outcomes[key] = outcome
             for queue in self._listeners:
                 queue.put_nowait(outcome)
+
+
+def _said(event: Any, number: int) -> Any:
+    if isinstance(event, pb.BfdState):
+        return pb.WatchResponse(sequence=number, bfd=event)
+    return pb.WatchResponse(sequence=number, outcome=event)
 
 
 def _named(intent: Any) -> tuple[tuple[int, str], Any]:
@@ -227,6 +258,8 @@ class Lab:
         self.process: subprocess.Popen[bytes] | None = None
         self.pods_ready = True
         self.paused = False
+        # Names of containers that are not ready, by pod.
+        self.unready: dict[str, frozenset[str]] = {}
         self._numbers = itertools.count(1)
         self._starts = 0
 
@@ -284,7 +317,7 @@ class Lab:
         conditions = (await self.status(name)).get("conditions", [])
         return next((c for c in conditions if c["type"] == kind), {})
 
-    async def ready(self, name: str = "gateway1", timeout_s: float = 10) -> Object:
+    async def ready(self, name: str = "gateway1", timeout_s: float = 20) -> Object:
         """Wait until a gateway is complete for its present spec; its status."""
 
         async def check() -> Object | None:
@@ -295,7 +328,7 @@ class Lab:
 
         return await self.until(check, timeout_s)  # type: ignore[no-any-return]
 
-    async def until(self, check: Callable[[], Any], timeout_s: float = 10) -> Any:
+    async def until(self, check: Callable[[], Any], timeout_s: float = 20) -> Any:
         """Poll until `check` (plain or async) gives something true; its value."""
         deadline = time.monotonic() + timeout_s
         while True:
@@ -329,8 +362,7 @@ class Lab:
             if "deletionTimestamp" in metadata or metadata["ownerReferences"][0]["name"] not in deployments:
                 await self.store.delete(ref_of(pod), grace_seconds=0)
             elif self.pods_ready and metadata.get("annotations", {}).get("ovn.kubernetes.io/allocated"):
-                conditions = [{"type": "Ready", "status": "True"}]
-                await self.store.update_status(ref_of(pod), {"status": {"conditions": conditions}})
+                await self.store.update_status(ref_of(pod), {"status": self._pod_status(pod)})
         for name, deployment in deployments.items():
             own = [p for p in pods if p["metadata"]["ownerReferences"][0]["name"] == name]
             live = [p for p in own if "deletionTimestamp" not in p["metadata"]]
@@ -340,6 +372,14 @@ class Lab:
                 await self.store.delete(ref_of(pod))
             if not old and len(current) < deployment["spec"]["replicas"]:
                 await self.store.create(self._pod(deployment, len(current)))
+
+    def _pod_status(self, pod: Object) -> Object:
+        names = [c["name"] for c in pod["spec"].get("containers", ())]
+        down = self.unready.get(pod["metadata"]["name"], frozenset())
+        return {
+            "conditions": [{"type": "Ready", "status": "False" if down else "True"}],
+            "containerStatuses": [{"name": name, "ready": name not in down} for name in names],
+        }
 
     def _pod(self, deployment: Object, position: int) -> Object:
         metadata, template = deployment["metadata"], deployment["spec"]["template"]
@@ -354,7 +394,7 @@ class Lab:
                 "ownerReferences": [owner],
                 "template": repr(template),
             },
-            "spec": {"nodeName": f"node{position % 2 + 1}"},
+            "spec": {"nodeName": f"node{position % 2 + 1}", "containers": template["spec"]["containers"]},
         }
 
     @contextlib.asynccontextmanager
