@@ -185,7 +185,7 @@ async def test_other_bad_intents(client: Any, make: Any) -> None:
     )  # fmt: skip
     assert {one.state for one in outcomes} == {pb.OUTCOME_STATE_REFUSED}
     assert [one.reason for one in outcomes] == [
-        "InvalidFamily", "InvalidFamily", "BFDNotSupported", "InvalidName", "BFDNotSupported",
+        "InvalidFamily", "InvalidFamily", "InvalidTimers", "InvalidName", "NoNodes",
         "InvalidAddress", "InvalidAddress", "InvalidMAC", "InvalidAddress",
     ]  # fmt: skip
     for request, call in (

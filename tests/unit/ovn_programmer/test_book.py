@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from veg_ovn_programmer.core.book import Book, Outcome, State
-from veg_ovn_programmer.core.desired import View, desired
+from veg_ovn_programmer.core.desired import desired
 from veg_ovn_programmer.core.intents import (
+    Bfd,
+    BfdPort,
     DefaultRoute,
     Gateway,
     GatewayFamily,
@@ -20,15 +22,17 @@ from veg_ovn_programmer.core.intents import (
     Vpc,
 )
 from veg_ovn_programmer.core.pace import Pace
+from veg_ovn_programmer.core.rows import show
+from veg_ovn_programmer.core.view import Scene, View
 from veg_ovn_programmer.errors import WaitingError
 
 
-def gateway(name: str, vpc: str, *, inside: bool = False) -> Gateway:
+def gateway(name: str, vpc: str, *, inside: bool = False, bfd: bool = False) -> Gateway:
     """A gateway by routes, or by policies."""
     source = "10.0.0.9/32" if inside else "10.0.0.0/24"
-    return Gateway(
-        "default", name, vpc, False, (GatewayFamily(4, (source,), ("10.0.0.2",), ("10.0.0.0/24",)),)
-    )
+    family = GatewayFamily(4, (source,), ("10.0.0.2",), ("10.0.0.0/24",))
+    timers = Bfd(f"bfd@{vpc}", 1000, 1000, 3) if bfd else None
+    return Gateway("default", name, vpc, False, (family,), timers)
 
 
 @dataclass
@@ -43,11 +47,15 @@ class Rows:
         for job in self.book.jobs(keys):
             state = State.COMMITTED
             try:
-                wanted = desired(job.intent, View(vpcs=self.book.vpcs)) if job.intent is not None else ()
+                view = View(scene=Scene(vpcs=self.book.vpcs, prefixes=self.book.prefixes))
+                wanted = desired(job.intent, view) if job.intent is not None else ()
                 self.rows.pop(job.key, None)
                 if wanted:
                     self.rows[job.key] = tuple(
-                        sorted(f"{row.table} {row.holder} {row.identity}" for row in wanted)
+                        sorted(
+                            f"{row.table} {row.holder} {row.identity} {show(row.columns.get('networks', ''))}"
+                            for row in wanted
+                        )
                     )
             except WaitingError:
                 state = State.WAITING
@@ -57,10 +65,22 @@ class Rows:
 
 NAMES = st.sampled_from(["a", "b"])
 INTENTS = st.one_of(
-    st.builds(Vpc, NAMES, st.booleans()),
-    st.builds(lambda name, vpc: Subnet(name, vpc, ("10.0.0.0/24",), ("10.0.0.1",)), NAMES, NAMES),
+    st.builds(Vpc, NAMES, st.booleans(), st.sampled_from([None, BfdPort(("10.255.255.255",), ("node1",))])),
+    st.builds(
+        lambda name, vpc, net: Subnet(name, vpc, (f"{net}.0/24",), (f"{net}.1",)),
+        NAMES,
+        NAMES,
+        # The second lies around the first choice for the BFD port's join.
+        st.sampled_from(["10.0.0", "169.254.255"]),
+    ),
     st.builds(lambda name, subnet: Port(name, subnet, "0a:00:00:00:00:01", ("10.0.0.5",)), NAMES, NAMES),
-    st.builds(lambda name, vpc, inside: gateway(name, vpc, inside=inside), NAMES, NAMES, st.booleans()),
+    st.builds(
+        lambda name, vpc, inside, bfd: gateway(name, vpc, inside=inside, bfd=bfd),
+        NAMES,
+        NAMES,
+        st.booleans(),
+        st.booleans(),
+    ),
 )
 KEYS = st.builds(Key, st.sampled_from([Kind.VPC, Kind.SUBNET, Kind.PORT]), NAMES) | st.builds(
     lambda name: Key(Kind.GATEWAY, f"default/{name}"), NAMES

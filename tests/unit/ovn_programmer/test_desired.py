@@ -9,19 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from veg_ovn_programmer.core import rows
-from veg_ovn_programmer.core.desired import (
-    View,
-    desired,
-    needs_default_route,
-    priorities,
-    stable_mac,
-    takes_policy,
-)
+from veg_ovn_programmer.core.desired import desired, needs_default_route, priorities, takes_policy
 from veg_ovn_programmer.core.intents import DefaultRoute, Gateway, GatewayFamily, Intent, Port, Subnet, Vpc
+from veg_ovn_programmer.core.parts import stable_mac
 from veg_ovn_programmer.core.rows import Row, show
+from veg_ovn_programmer.core.view import Scene, View
 from veg_ovn_programmer.errors import WaitingError
 
-VIEW = View(vpcs={"ovn-cluster": Vpc("ovn-cluster", default_vpc=True), "vpc1": Vpc("vpc1")})
+VIEW = View(scene=Scene(vpcs={"ovn-cluster": Vpc("ovn-cluster", default_vpc=True), "vpc1": Vpc("vpc1")}))
 BOTH = "{192.168.0.0/24, 192.168.1.0/25}"
 LOCAL = ("192.168.0.0/24", "192.168.1.0/25")
 

@@ -7,10 +7,11 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 from veg_ovn_programmer.core import rows
-from veg_ovn_programmer.core.desired import View, desired
+from veg_ovn_programmer.core.desired import desired
 from veg_ovn_programmer.core.diff import Action, Op, diff
 from veg_ovn_programmer.core.intents import Gateway, GatewayFamily, Vpc
 from veg_ovn_programmer.core.rows import Found, Row
+from veg_ovn_programmer.core.view import View
 
 SOURCES = [f"10.{n}.0.0/16" for n in range(4)] + ["192.168.0.9/32", "192.168.0.8/32"]
 NEXTHOPS = [f"192.168.1.{n}" for n in range(2, 6)]

@@ -12,7 +12,7 @@ from veg_common.process import run_service
 from veg_common.server import start_server
 
 from veg_ovn_programmer import rpc
-from veg_ovn_programmer.config import TOPOLOGIES, Settings, Topology
+from veg_ovn_programmer.config import BFD_VARIANTS, TOPOLOGIES, BfdVariantChoice, Settings, Topology
 from veg_ovn_programmer.io.northbound import Northbound, Tls
 from veg_ovn_programmer.worker import Worker
 
@@ -38,6 +38,14 @@ def cli() -> None:
     show_default=True,
     help="managed: routers, switches and ports are made here; kube-ovn: they are Kube-OVN's.",
 )
+@click.option(
+    "--bfd-variant",
+    type=click.Choice(BFD_VARIANTS),
+    default="auto",
+    show_default=True,
+    help="k: the BFD port is a port of the VPC's router (Kube-OVN's OVN); s3: it has a router of its own (stock OVN);"
+    " auto: k in the topology kube-ovn, s3 in managed.",
+)
 @click.option("--metrics-listen", default="", help="host:port for Prometheus metrics; none by default.")
 @click.option("--nb-key", type=_pem, help="Private key (PEM) for an ssl: remote.")
 @click.option("--nb-cert", type=_pem, help="Certificate (PEM) for an ssl: remote.")
@@ -50,6 +58,7 @@ def run(  # noqa: PLR0913, PLR0917  # click gives one argument a flag
     nb: str,
     listen: str,
     topology: Topology,
+    bfd_variant: BfdVariantChoice,
     metrics_listen: str,
     nb_key: Path | None,
     nb_cert: Path | None,
@@ -58,7 +67,7 @@ def run(  # noqa: PLR0913, PLR0917  # click gives one argument a flag
     log_format: logs.Format,
 ) -> None:
     """Serve until SIGTERM, which leaves the rows as they are."""
-    settings = Settings(nb, listen, topology, metrics_listen, nb_key, nb_cert, nb_ca)
+    settings = Settings(nb, listen, topology, bfd_variant, metrics_listen, nb_key, nb_cert, nb_ca)
     if problem := settings.problem():
         raise click.UsageError(problem)
     run_service(
@@ -75,8 +84,10 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     if settings.nb_key and settings.nb_certificate and settings.nb_authority:
         tls = Tls(settings.nb_key, settings.nb_certificate, settings.nb_authority)
 
+    managed = settings.topology == "managed"
+
     def connect(wake: Callable[[], None]) -> Northbound:
-        return Northbound(settings.nb, managed=settings.topology == "managed", wake=wake, tls=tls)
+        return Northbound(settings.nb, managed=managed, wake=wake, tls=tls, variant=settings.variant)
 
     worker = Worker(connect)
     with metrics.serving(settings.metrics_listen):

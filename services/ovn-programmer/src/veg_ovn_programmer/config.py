@@ -6,8 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from veg_ovn_programmer.core.view import Variant
+
 Topology = Literal["managed", "kube-ovn"]
 TOPOLOGIES: tuple[Topology, ...] = ("managed", "kube-ovn")
+
+BfdVariantChoice = Literal["auto", "k", "s3"]
+BFD_VARIANTS: tuple[BfdVariantChoice, ...] = ("auto", "k", "s3")
 
 
 @dataclass(frozen=True)
@@ -20,11 +25,24 @@ class Settings:
     """gRPC address."""
     topology: Topology
     """Whether routers, switches and ports are ours to make, or Kube-OVN's."""
+    bfd_variant: BfdVariantChoice = "auto"
+    """How BFD ports are built; "auto": by the topology and by what OVN does."""
     metrics_listen: str = ""
     """`host:port` for Prometheus; "" for none."""
     nb_key: Path | None = None
     nb_certificate: Path | None = None
     nb_authority: Path | None = None
+
+    @property
+    def variant(self) -> Variant:
+        """How BFD ports are built.
+
+        Where ports are Kube-OVN's, its OVN is too (a stock one has no use for the port that Kube-OVN makes); where
+        they are ours, the way that every OVN understands is safe.
+        """
+        if self.bfd_variant == "auto":
+            return Variant.S3 if self.topology == "managed" else Variant.K
+        return Variant[self.bfd_variant.upper()]
 
     def problem(self) -> str | None:
         """What is wrong with the settings, in one line; None when nothing is."""

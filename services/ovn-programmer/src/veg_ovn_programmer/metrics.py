@@ -12,5 +12,6 @@ COMMIT_SECONDS = Histogram(
 )
 OPERATIONS = Counter("veg_programmer_operations_total", "Rows made, changed and removed", ["action"])
 REPAIRS = Counter("veg_programmer_repairs_total", "Owners whose rows others had broken", ["kind"])
+RESETS = Counter("veg_programmer_session_resets_total", "BFD sessions that were started afresh", ["why"])
 CONNECTED = Gauge("veg_programmer_northbound_connected", "1 while the Northbound database is connected")
 PENDING = Gauge("veg_programmer_pending", "Intents that wait for their transaction")

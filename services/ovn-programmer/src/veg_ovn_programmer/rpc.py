@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc.aio
+from veg.bfd.v1 import bfd_pb2
 from veg.programmer.v1 import programmer_pb2 as pb
 from veg.programmer.v1 import programmer_pb2_grpc as pb_grpc
 from veg.types.v1 import types_pb2
 
-from veg_ovn_programmer.core import intents
+from veg_ovn_programmer.core import bfd, intents
 from veg_ovn_programmer.core.book import Outcome
 from veg_ovn_programmer.core.diff import Op
 from veg_ovn_programmer.core.intents import Intent, Key, Kind
@@ -19,6 +20,14 @@ from veg_ovn_programmer.ticket import Event
 from veg_ovn_programmer.worker import Worker
 
 _KINDS = frozenset({Kind.GATEWAY, Kind.VPC, Kind.SUBNET, Kind.PORT})
+
+# Of a BFD row; a row that OVN has not looked at yet is down.
+_STATES = {
+    bfd.ADMIN_DOWN: bfd_pb2.SESSION_STATE_ADMIN_DOWN,
+    bfd.DOWN: bfd_pb2.SESSION_STATE_DOWN,
+    bfd.INIT: bfd_pb2.SESSION_STATE_INIT,
+    bfd.UP: bfd_pb2.SESSION_STATE_UP,
+}
 
 SERVICE = pb.DESCRIPTOR.services_by_name["ProgrammerService"].full_name
 
@@ -37,7 +46,7 @@ class Programmer(pb_grpc.ProgrammerServiceServicer):
 
     async def Apply(self, request: pb.ApplyRequest, context: Context) -> pb.ApplyResponse:  # noqa: N802, D102
         try:
-            _session(request.session)
+            _check_session(request.session)
             items = [(_intent(f"intents[{i}]", one), one.generation) for i, one in enumerate(request.intents)]
         except BadRequestError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
@@ -46,7 +55,7 @@ class Programmer(pb_grpc.ProgrammerServiceServicer):
 
     async def Delete(self, request: pb.DeleteRequest, context: Context) -> pb.DeleteResponse:  # noqa: N802, D102
         try:
-            _session(request.session)
+            _check_session(request.session)
             keys = [_key(f"keys[{i}]", one) for i, one in enumerate(request.keys)]
         except BadRequestError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
@@ -55,7 +64,7 @@ class Programmer(pb_grpc.ProgrammerServiceServicer):
 
     async def Resync(self, request: pb.ResyncRequest, context: Context) -> pb.ResyncResponse:  # noqa: N802, D102
         try:
-            _session(request.session)
+            _check_session(request.session)
             removed = await self._worker.resync(request.session)
         except BadRequestError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
@@ -102,14 +111,15 @@ class Programmer(pb_grpc.ProgrammerServiceServicer):
             hello = pb.Hello(
                 instance=worker.instance,
                 nb_schema=worker.database.schema_version if worker.database.connected else "",
+                bfd_variant=pb.BfdVariant.ValueType(int(worker.database.variant)),
             )
             sequence = 1
             # What is known now is taken before the first await, so nothing is missed between it and the queue.
-            current = worker.outcomes()
+            current: list[Event] = [*worker.outcomes(), *worker.sessions()]
             yield pb.WatchResponse(sequence=sequence, hello=hello)
-            for outcome in current:
+            for known in current:
                 sequence += 1
-                yield _event(sequence, outcome)
+                yield _event(sequence, known)
             while (event := await queue.get()) is not None:
                 sequence += 1
                 yield _event(sequence, event)
@@ -127,7 +137,7 @@ def adder(worker: Worker) -> Callable[[grpc.aio.Server], None]:
     return add
 
 
-def _session(session: str) -> None:
+def _check_session(session: str) -> None:
     if not session:
         raise BadRequestError("session: must not be empty")
 
@@ -138,13 +148,16 @@ def _intent(where: str, message: pb.Intent) -> Intent:
             return _gateway(message.gateway)
         case "vpc":
             vpc = message.vpc
-            return intents.Vpc(vpc.name, vpc.default_vpc, vpc.HasField("bfd_port"))
+            port = None
+            if vpc.HasField("bfd_port"):
+                port = intents.BfdPort(tuple(vpc.bfd_port.addresses), tuple(vpc.bfd_port.nodes))
+            return intents.Vpc(vpc.name, vpc.default_vpc, port)
         case "subnet":
             subnet = message.subnet
             return intents.Subnet(subnet.name, subnet.vpc, tuple(subnet.cidrs), tuple(subnet.gateways))
         case "port":
-            port = message.port
-            return intents.Port(port.name, port.subnet, port.mac, tuple(port.addresses))
+            pod = message.port
+            return intents.Port(pod.name, pod.subnet, pod.mac, tuple(pod.addresses))
         case _:
             raise BadRequestError(f"{where}.object: must be set to an object that this version knows")
 
@@ -162,8 +175,13 @@ def _gateway(message: pb.Gateway) -> intents.Gateway:
         vpc=message.vpc,
         default_vpc=message.default_vpc,
         families=families,
-        bfd=message.HasField("bfd"),
+        bfd=_bfd(message.bfd) if message.HasField("bfd") else None,
     )
+
+
+def _bfd(message: pb.BfdIntent) -> intents.Bfd:
+    timers = message.timers
+    return intents.Bfd(message.logical_port, timers.min_rx_ms, timers.min_tx_ms, timers.multiplier)
 
 
 def _key(where: str, message: pb.IntentKey) -> Key:
@@ -198,6 +216,18 @@ def _operation(op: Op) -> types_pb2.Operation:
 def _event(sequence: int, event: Event) -> pb.WatchResponse:
     if isinstance(event, Outcome):
         return pb.WatchResponse(sequence=sequence, outcome=_outcome(event))
+    if isinstance(event, bfd.Session):
+        return pb.WatchResponse(sequence=sequence, bfd=_session_state(event))
     return pb.WatchResponse(
         sequence=sequence, repair=pb.Repair(key=_key_out(event.key), operations=map(_operation, event.ops))
+    )
+
+
+def _session_state(session: bfd.Session) -> pb.BfdState:
+    namespace, _, name = session.gateway.name.partition("/")
+    return pb.BfdState(
+        gateway=types_pb2.ObjectKey(namespace=namespace, name=name),
+        peer=session.peer,
+        state=_STATES.get(session.status, bfd_pb2.SESSION_STATE_DOWN),
+        serving=session.serving,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
+from veg_ovn_programmer.core.bfd import Session
 from veg_ovn_programmer.core.book import Outcome
 from veg_ovn_programmer.core.diff import Op
 from veg_ovn_programmer.core.intents import Key
@@ -18,7 +19,7 @@ class Repair:
     ops: tuple[Op, ...]
 
 
-Event = Outcome | Repair
+Event = Outcome | Repair | Session
 
 
 @dataclass(eq=False)

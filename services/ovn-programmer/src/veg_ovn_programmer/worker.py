@@ -10,7 +10,7 @@ import asyncio
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -18,11 +18,14 @@ from veg_common import logs
 
 from veg_ovn_programmer import metrics
 from veg_ovn_programmer.core import rows
+from veg_ovn_programmer.core.bfd import ADMIN_DOWN, Session
 from veg_ovn_programmer.core.book import RANKS, Book, Job, Outcome, State
 from veg_ovn_programmer.core.diff import Op
-from veg_ovn_programmer.core.intents import Intent, Key, Kind, Vpc
+from veg_ovn_programmer.core.heal import Healer
+from veg_ovn_programmer.core.intents import Intent, Key, Kind
 from veg_ovn_programmer.core.pace import Pace
 from veg_ovn_programmer.core.validate import check
+from veg_ovn_programmer.core.view import Scene, Variant
 from veg_ovn_programmer.errors import (
     IntentError,
     NorthboundError,
@@ -48,6 +51,7 @@ class Database(Protocol):
 
     managed: bool
     schema_version: str
+    variant: Variant
     changes: Changes
 
     @property
@@ -55,8 +59,8 @@ class Database(Protocol):
     def start(self) -> None: ...  # noqa: D102
     def stop(self) -> None: ...  # noqa: D102
     def abandon(self) -> None: ...  # noqa: D102
-    def commit(self, jobs: Sequence[Job], vpcs: Mapping[str, Vpc]) -> dict[Key, Result]: ...  # noqa: D102
-    def plan(self, jobs: Sequence[Job], vpcs: Mapping[str, Vpc]) -> dict[Key, Result]: ...  # noqa: D102
+    def commit(self, jobs: Sequence[Job], scene: Scene) -> dict[Key, Result]: ...  # noqa: D102
+    def plan(self, jobs: Sequence[Job], scene: Scene) -> dict[Key, Result]: ...  # noqa: D102
     def owners(self) -> set[Key]: ...  # noqa: D102
 
 
@@ -76,6 +80,9 @@ class Worker:
         self._standing: defaultdict[tuple[str, str], set[Key]] = defaultdict(set)
         self._listeners: set[asyncio.Queue[Event | None]] = set()
         self._pace = Pace()
+        self._healer = Healer()
+        self._healing: asyncio.TimerHandle | None = None
+        self._sessions: dict[Key, dict[str, Session]] = {}
         self._executor = ThreadPoolExecutor(2, thread_name_prefix="northbound")
         self._away_since: float | None = self._loop.time()
         self._commit_since: float | None = None
@@ -98,6 +105,8 @@ class Worker:
                 metrics.PENDING.set(sum(map(len, self._pending)))
         finally:
             stopping.cancel()
+            if self._healing is not None:
+                self._healing.cancel()
             await self._loop.run_in_executor(None, self.database.stop)
             self._executor.shutdown(wait=False, cancel_futures=True)
 
@@ -175,13 +184,24 @@ class Worker:
         for key in deletes:
             look |= book.remove(key)
         jobs = book.jobs(look)
-        results = await self._loop.run_in_executor(self._executor, self.database.plan, jobs, book.vpcs)
+        results = await self._loop.run_in_executor(
+            self._executor, self.database.plan, jobs, self._scene(book)
+        )
         return [op for job in jobs for op in results[job.key].ops]
 
     async def reset_sessions(self, key: Key, peers: Sequence[str]) -> list[str]:
-        """Make the BFD rows of a gateway's replicas anew, of all of them when `peers` is empty; those made anew."""
-        self._log.info("no BFD rows to make anew", owner=str(key), peers=list(peers))
-        return []
+        """Start the BFD sessions of a gateway's replicas afresh, all when `peers` is empty; those that there are."""
+        reset = self._healer.reset(key, peers, self._loop.time())
+        self._log.info("sessions start afresh", owner=str(key), asked=list(peers), peers=reset)
+        if reset:
+            metrics.RESETS.labels("asked").inc(len(reset))
+            await self._wait({key}, {key})
+            self._heal_later()
+        return reset
+
+    def sessions(self) -> list[Session]:
+        """OVN's view of every BFD session."""
+        return [one for key in sorted(self._sessions) for one in self._sessions[key].values()]
 
     def outcomes(self) -> list[Outcome]:
         """The last outcomes of all intents held, sorted by kind and name."""
@@ -213,6 +233,12 @@ class Worker:
         for key in keys:
             self._pending[self.book.rank(key)][key] = None
         self._wake.set()
+
+    def _ask(self, keys: Iterable[Key]) -> None:
+        """Look at keys for a reason of our own: what it changes is no repair."""
+        look = list(keys)
+        self._asked.update(look)
+        self._look(look)
 
     def _is_pending(self, key: Key) -> bool:
         return any(key in some for some in self._pending)
@@ -285,8 +311,10 @@ class Worker:
             route = Key(Kind.DEFAULT_ROUTE, holder[1])
             if holder[0] == rows.ROUTER and self.book.knows(route):
                 self._look([route])
+        # OVN speaks of its sessions: no drift, but rows may follow from it.
+        self._ask(news.sessions)
         now = self._loop.time()
-        for key in news.owners:
+        for key in news.owners - news.sessions:
             delay = self._pace.delay(key, now)
             if delay > 0:
                 self._log.warning(
@@ -345,7 +373,7 @@ class Worker:
         self._commit_since = self._loop.time()
         try:
             results = await self._loop.run_in_executor(
-                self._executor, self.database.commit, jobs, self.book.vpcs
+                self._executor, self.database.commit, jobs, self._scene(self.book)
             )
         except NorthboundUnavailableError:
             metrics.COMMITS.labels("unanswered").inc()
@@ -377,6 +405,8 @@ class Worker:
             state = State.REFUSED if isinstance(error, RefusedError) else State.WAITING
             outcome = Outcome(key, generation, state, error.reason, error.message)
             self._stand(key, error)
+        if error is None:
+            self._observe(key, result.sessions)
         for op in result.ops:
             metrics.OPERATIONS.labels(op.action.name.lower()).inc()
         before = self.book.outcome(key)
@@ -393,6 +423,45 @@ class Worker:
         if self.book.settle(outcome, removal=job.intent is None):
             self._publish(outcome)
         return outcome
+
+    def _observe(self, key: Key, sessions: Sequence[Session]) -> None:
+        """Tell the listeners what OVN says of a gateway's sessions, and see whether one needs help."""
+        before = self._sessions.pop(key, {})
+        if not sessions and not before:
+            return
+        if sessions:
+            self._sessions[key] = {one.peer: one for one in sessions}
+        for one in sessions:
+            if before.pop(one.peer, None) != one:
+                self._log.info(
+                    "session", owner=str(key), peer=one.peer, status=one.status, serving=one.serving
+                )
+                self._publish(one)
+        for gone in before.values():
+            self._publish(Session(key, gone.peer, ADMIN_DOWN, serving=False))
+        if self._healer.observe(key, {one.peer: one.status for one in sessions}, self._loop.time()):
+            self._ask([key])
+        self._heal_later()
+
+    def _heal(self) -> None:
+        held = set(self._healer.held)
+        look = self._healer.due(self._loop.time())
+        for key, peer in set(self._healer.held) - held:
+            metrics.RESETS.labels("not_up").inc()
+            self._log.warning("session is not up, starting it afresh", owner=str(key), peer=peer)
+        self._ask(look)
+        self._heal_later()
+
+    def _heal_later(self) -> None:
+        if self._healing is not None:
+            self._healing.cancel()
+        when = self._healer.next()
+        # At most some twenty times a second, however many sessions there are.
+        when = max(when, self._loop.time() + 0.05) if when is not None else None
+        self._healing = self._loop.call_at(when, self._heal) if when is not None else None
+
+    def _scene(self, book: Book) -> Scene:
+        return Scene(book.vpcs, book.prefixes, frozenset(self._healer.held), frozenset(self._healer.nudged))
 
     def _repaired(self, key: Key, ops: tuple[Op, ...]) -> None:
         self._pace.repaired(key, self._loop.time())

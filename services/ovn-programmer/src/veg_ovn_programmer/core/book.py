@@ -72,6 +72,8 @@ class Book:
     in_sync: bool = False
     entries: dict[Key, Entry] = field(default_factory=dict)
     vpcs: dict[str, Vpc] = field(default_factory=dict)
+    prefixes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """The prefixes of each VPC's subnets."""
     _subnets: dict[str, set[Key]] = field(default_factory=dict)
     _needs_route: dict[str, set[Key]] = field(default_factory=dict)
 
@@ -82,6 +84,7 @@ class Book:
             in_sync=self.in_sync,
             entries={key: replace(entry) for key, entry in self.entries.items()},
             vpcs=dict(self.vpcs),
+            prefixes=dict(self.prefixes),
             _subnets={vpc: set(keys) for vpc, keys in self._subnets.items()},
             _needs_route={vpc: set(keys) for vpc, keys in self._needs_route.items()},
         )
@@ -215,8 +218,10 @@ class Book:
         look = self._relate_route(old, new)
         if isinstance(old, Subnet):
             self._subnets[old.vpc].discard(old.key)
+            look |= self._count_prefixes(old.vpc, without=old)
         if isinstance(new, Subnet):
             self._subnets.setdefault(new.vpc, set()).add(new.key)
+            look |= self._count_prefixes(new.vpc, plus=new)
         if isinstance(old, Vpc) or isinstance(new, Vpc):
             if old != new:
                 name = old.name if isinstance(old, Vpc) else new.name if isinstance(new, Vpc) else ""
@@ -226,6 +231,18 @@ class Book:
             if isinstance(new, Vpc):
                 self.vpcs[new.name] = new
         return look
+
+    def _count_prefixes(
+        self, vpc: str, *, without: Subnet | None = None, plus: Subnet | None = None
+    ) -> set[Key]:
+        """Note a VPC's prefixes; its BFD port keeps clear of them, so it is to be looked at."""
+        now = list(self.prefixes.get(vpc, ()))
+        for cidr in without.cidrs if without is not None else ():
+            now.remove(cidr)
+        now += plus.cidrs if plus is not None else ()
+        self.prefixes[vpc] = tuple(sorted(now))
+        holder = self.vpcs.get(vpc)
+        return {holder.key} if holder is not None and holder.bfd_port is not None else set()
 
     def _relate_route(self, old: Intent | None, new: Intent | None) -> set[Key]:
         look: set[Key] = set()

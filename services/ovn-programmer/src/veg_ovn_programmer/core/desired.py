@@ -11,26 +11,16 @@ Facts of OVN that shape them (ovn-nb(5), ovn-northd(8), tried on 25.03):
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 
-from veg_ovn_programmer.core import rows
-from veg_ovn_programmer.core.intents import (
-    DefaultRoute,
-    Gateway,
-    GatewayFamily,
-    Intent,
-    Key,
-    Port,
-    Subnet,
-    Vpc,
-)
-from veg_ovn_programmer.core.rows import Row, Value
+from veg_ovn_programmer.core import bfd, parts, rows
+from veg_ovn_programmer.core.intents import DefaultRoute, Gateway, GatewayFamily, Intent, Port, Subnet, Vpc
+from veg_ovn_programmer.core.parts import ALLOW_PRIORITY, ANYWHERE
+from veg_ovn_programmer.core.rows import Link, Row, Value
+from veg_ovn_programmer.core.view import View
 from veg_ovn_programmer.errors import WaitingError
 
-ALLOW_PRIORITY = 31000
 REROUTE_PRIORITY = 29100
 DROP_PRIORITY = 29090
 # Sources that contain a prefix of the VPC lie below both, and above Kube-OVN's own policies at 29000.
@@ -42,23 +32,6 @@ SELECTION_FIELDS = frozenset({"ip_src", "ip_dst", "ip_proto", "tp_src", "tp_dst"
 
 # Nobody's addresses: the dummy address of RFC 7600 and the discard-only prefix of RFC 6666.
 DUMMIES = {4: "192.0.0.8", 6: "100::"}
-ANYWHERE = {4: "0.0.0.0/0", 6: "::/0"}
-
-
-def _no_foreign_default(_router: str, _family: int) -> bool:
-    return False
-
-
-@dataclass(frozen=True)
-class View:
-    """What desired() must know beside the intent."""
-
-    vpcs: Mapping[str, Vpc] = field(default_factory=dict)
-    """The VPCs of the picture; only the managed topology has any."""
-    selection_fields: bool = True
-    """The schema has Logical_Router_Static_Route.selection_fields."""
-    foreign_default: Callable[[str, int], bool] = _no_foreign_default
-    """Whether a router has a default route of a family that is not ours."""
 
 
 def desired(intent: Intent, view: View) -> tuple[Row, ...]:
@@ -67,7 +40,7 @@ def desired(intent: Intent, view: View) -> tuple[Row, ...]:
         case Gateway():
             return _gateway(intent, view)
         case Vpc():
-            return (_row(rows.ROUTER, intent.key, None, {"name": intent.name}),)
+            return _vpc(intent, view)
         case Subnet():
             return _subnet(intent, view)
         case Port():
@@ -76,10 +49,20 @@ def desired(intent: Intent, view: View) -> tuple[Row, ...]:
             return _default_route(intent, view)
 
 
+def sessions(intent: Intent | None, view: View) -> tuple[bfd.Session, ...]:
+    """OVN's view of an intent's BFD sessions; none but for a gateway with BFD."""
+    if not isinstance(intent, Gateway):
+        return ()
+    by_policy = any(
+        _by_policy(intent, family, source) for family in intent.families for source in family.sources
+    )
+    return bfd.sessions(intent, view, by_policy)
+
+
 def takes_policy(source: str, local_cidrs: Iterable[str]) -> bool:
     """Whether a source of a custom VPC must take a policy instead of static routes."""
-    length = _length(source)
-    return length == 0 or any(length > _length(local) for local in local_cidrs)
+    length = parts.length(source)
+    return length == 0 or any(length > parts.length(local) for local in local_cidrs)
 
 
 def priorities(source: str, local_cidrs: Iterable[str]) -> tuple[int, int]:
@@ -90,7 +73,7 @@ def priorities(source: str, local_cidrs: Iterable[str]) -> tuple[int, int]:
     gateway takes a packet, and a gateway that nobody serves is closed even where a wider source is served.
     """
     network = ipaddress.ip_network(source)
-    lengths = [_length(local) for local in local_cidrs if _covers(local, network)]
+    lengths = [parts.length(local) for local in local_cidrs if _covers(local, network)]
     if lengths and network.prefixlen > max(lengths):
         reroute = REROUTE_PRIORITY + 2 * (network.prefixlen - max(lengths))
         return reroute, reroute - 1
@@ -114,91 +97,153 @@ def needs_default_route(intent: Intent) -> bool:
     )
 
 
-def router_port_name(vpc: str, subnet: str) -> str:
-    """The router's port of a subnet, as Kube-OVN names it."""
-    return f"{vpc}-{subnet}"
-
-
-def stable_mac(name: str) -> str:
-    """A locally administered unicast MAC address that depends on nothing but the name."""
-    octets = bytearray(hashlib.sha256(name.encode()).digest()[:6])
-    octets[0] = octets[0] & 0xFC | 0x02
-    return ":".join(f"{octet:02x}" for octet in octets)
+def _vpc(vpc: Vpc, view: View) -> tuple[Row, ...]:
+    router = parts.row(rows.ROUTER, vpc.key, None, {"name": vpc.name})
+    if vpc.bfd_port is None:
+        return (router,)
+    return (router, *bfd.port_rows(vpc, vpc.bfd_port, view))
 
 
 def _gateway(gateway: Gateway, view: View) -> tuple[Row, ...]:
     wanted: list[Row] = []
     for family in gateway.families:
+        wanted += bfd.session_rows(gateway, family, view)
+        if any(_by_policy(gateway, family, source) for source in family.sources):
+            wanted += bfd.keepalive_rows(gateway, family, view)
         for source in family.sources:
-            wanted += _source(gateway, family, source, view)
+            if family.nexthops and _by_policy(gateway, family, source):
+                wanted += _policies(gateway, family, source, view)
+            elif family.nexthops:
+                wanted += _routes(gateway, family, source, view)
+            else:
+                wanted += _closed(gateway, family, source, view)
     return tuple(wanted)
 
 
-def _source(gateway: Gateway, family: GatewayFamily, source: str, view: View) -> list[Row]:
-    by_policy = gateway.default_vpc or not family.nexthops or takes_policy(source, family.local_cidrs)
-    if not by_policy:
-        return [_ecmp_route(gateway, family, source, nexthop, view) for nexthop in family.nexthops]
-    version = family.family
-    match = f"ip{version}.src == {_operand(source)}"
-    reroute, drop = priorities(source, family.local_cidrs)
-    policies = []
-    if family.local_cidrs and not gateway.default_vpc:
-        local = f"{match} && ip{version}.dst == {_operands(family.local_cidrs)}"
-        policies.append(_policy(ALLOW_PRIORITY, local, "allow"))
-    if family.nexthops:
-        policies.append(_policy(reroute, match, "reroute", family.nexthops))
+def _by_policy(gateway: Gateway, family: GatewayFamily, source: str) -> bool:
+    return gateway.default_vpc or takes_policy(source, family.local_cidrs)
+
+
+def _policies(gateway: Gateway, family: GatewayFamily, source: str, view: View) -> list[Row]:
+    native = view.native_policies
+    if native or gateway.bfd is None:
+        nexthops = bfd.alive(gateway, family.nexthops, view)
     else:
-        # Fail closed: nobody can serve, and nothing else may let the traffic out.
-        policies.append(_policy(drop, match, "drop"))
-    return [_row(rows.POLICY, gateway.key, gateway.vpc, policy, version) for policy in policies]
+        nexthops = bfd.serving(gateway, family.nexthops, view, native=False)
+    if not nexthops:
+        return _closed(gateway, family, source, view)
+    links = [link for peer in nexthops if native and (link := bfd.link(gateway, peer)) is not None]
+    reroute = priorities(source, family.local_cidrs)[0]
+    match = _match(family, source)
+    wanted = [
+        *_local(gateway, family, source, view),
+        _policy(gateway, family, view, reroute, match, "reroute", nexthops, links),
+    ]
+    if gateway.bfd is not None and native:
+        # OVN takes the whole policy away with its last nexthop: what lies below must not be another way out.
+        wanted.append(_drop(gateway, family, source, view, match))
+    return wanted
 
 
-def _ecmp_route(gateway: Gateway, family: GatewayFamily, source: str, nexthop: str, view: View) -> Row:
-    columns: dict[str, Value] = {
-        "ip_prefix": source,
-        "nexthop": nexthop,
-        "policy": frozenset({"src-ip"}),
-        "options": {"ecmp_symmetric_reply": "true"},
-    }
+def _routes(gateway: Gateway, family: GatewayFamily, source: str, view: View) -> list[Row]:
+    more: dict[str, Value] = {"options": {"ecmp_symmetric_reply": "true"}}
     if view.selection_fields:
-        columns["selection_fields"] = SELECTION_FIELDS
-    return _route(gateway.key, gateway.vpc, family.family, columns)
+        more["selection_fields"] = SELECTION_FIELDS
+    wanted = []
+    for peer in bfd.alive(gateway, family.nexthops, view):
+        link = bfd.link(gateway, peer)
+        wanted.append(
+            parts.route(gateway.key, gateway.vpc, source, peer, by="src-ip", session=link, more=more)
+        )
+    if not bfd.serving(gateway, family.nexthops, view, native=True):
+        # OVN has taken all routes away, so a shorter one of somebody else's would be asked.
+        return [*wanted, *_closed(gateway, family, source, view)]
+    if gateway.bfd is not None and view.foreign_default(gateway.vpc, family.family):
+        wanted += _guard(gateway, family, source, view)
+    return wanted
+
+
+def _guard(gateway: Gateway, family: GatewayFamily, source: str, view: View) -> list[Row]:
+    """Beside somebody else's default route: drops what leaves by another port than the replicas'.
+
+    It stands while all is well, so that not one packet escapes between OVN's taking away the last route and our
+    closing. Where the replicas' port is not known, or is the default route's own, that moment stays open.
+    """
+    ports = sorted({view.port_towards(gateway.vpc, peer) for peer in family.nexthops} - {""})
+    if not ports:
+        return []
+    match = " && ".join([_match(family, source), *(f'outport != "{port}"' for port in ports)])
+    return [*_local(gateway, family, source, view), _drop(gateway, family, source, view, match)]
+
+
+def _closed(gateway: Gateway, family: GatewayFamily, source: str, view: View) -> list[Row]:
+    """Fail closed: nobody can serve, and nothing else may let the traffic out."""
+    drop = _drop(gateway, family, source, view, _match(family, source))
+    return [*_local(gateway, family, source, view), drop]
+
+
+def _drop(gateway: Gateway, family: GatewayFamily, source: str, view: View, match: str) -> Row:
+    return _policy(gateway, family, view, priorities(source, family.local_cidrs)[1], match, "drop")
+
+
+def _local(gateway: Gateway, family: GatewayFamily, source: str, view: View) -> list[Row]:
+    """Traffic inside the VPC stays there; in the default VPC its subnets see to that."""
+    if not family.local_cidrs or gateway.default_vpc:
+        return []
+    match = f"{_match(family, source)} && ip{family.family}.dst == {parts.operands(family.local_cidrs)}"
+    return [_policy(gateway, family, view, ALLOW_PRIORITY, match, "allow")]
+
+
+def _policy(  # noqa: PLR0913, PLR0917  # a policy has that many sides
+    gateway: Gateway,
+    family: GatewayFamily,
+    view: View,
+    priority: int,
+    match: str,
+    action: str,
+    nexthops: Iterable[str] = (),
+    links: Iterable[Link] = (),
+) -> Row:
+    return parts.policy(
+        gateway.key,
+        gateway.vpc,
+        priority,
+        match,
+        action,
+        family=family.family,
+        nexthops=nexthops,
+        sessions=links if view.bfd_sessions else None,
+    )
+
+
+def _match(family: GatewayFamily, source: str) -> str:
+    return f"ip{family.family}.src == {parts.operand(source)}"
 
 
 def _subnet(subnet: Subnet, view: View) -> tuple[Row, ...]:
-    vpc = view.vpcs.get(subnet.vpc)
+    vpc = view.scene.vpcs.get(subnet.vpc)
     if vpc is None:
         raise WaitingError("VpcMissing", f"VPC {subnet.vpc} is not there")
-    name = router_port_name(subnet.vpc, subnet.name)
+    name = parts.router_port_name(subnet.vpc, subnet.name)
     networks = frozenset(
-        f"{gateway}/{_length(cidr)}" for gateway, cidr in zip(subnet.gateways, subnet.cidrs, strict=True)
+        f"{gateway}/{parts.length(cidr)}" for gateway, cidr in zip(subnet.gateways, subnet.cidrs, strict=True)
     )
+    port: dict[str, Value] = {"name": name, "mac": parts.stable_mac(name), "networks": networks}
+    plug: dict[str, Value] = {
+        "name": f"{subnet.name}-{subnet.vpc}",
+        "type": "router",
+        "addresses": frozenset({"router"}),
+        "options": {"router-port": name},
+    }
     wanted = [
-        _row(rows.SWITCH, subnet.key, None, {"name": subnet.name}),
-        _row(
-            rows.ROUTER_PORT,
-            subnet.key,
-            subnet.vpc,
-            {"name": name, "mac": stable_mac(name), "networks": networks},
-        ),
-        _row(
-            rows.SWITCH_PORT,
-            subnet.key,
-            subnet.name,
-            {
-                "name": f"{subnet.name}-{subnet.vpc}",
-                "type": "router",
-                "addresses": frozenset({"router"}),
-                "options": {"router-port": name},
-            },
-        ),
+        parts.row(rows.SWITCH, subnet.key, None, {"name": subnet.name}),
+        parts.row(rows.ROUTER_PORT, subnet.key, subnet.vpc, port),
+        parts.row(rows.SWITCH_PORT, subnet.key, subnet.name, plug),
     ]
     if vpc.default_vpc:
         for cidr in subnet.cidrs:
-            version = ipaddress.ip_network(cidr).version
-            match = f"ip{version}.dst == {_operand(cidr)}"
-            policy = _policy(ALLOW_PRIORITY, match, "allow")
-            wanted.append(_row(rows.POLICY, subnet.key, subnet.vpc, policy))
+            match = f"ip{parts.version(cidr)}.dst == {parts.operand(cidr)}"
+            wanted.append(parts.policy(subnet.key, subnet.vpc, ALLOW_PRIORITY, match, "allow"))
     return tuple(wanted)
 
 
@@ -208,9 +253,9 @@ def _port(port: Port) -> Row:
         "name": port.name,
         "type": "",
         "addresses": frozenset({" ".join((port.mac, *port.addresses))}),
-        "port_security": frozenset(),
+        "port_security": frozenset[str](),
     }
-    return _row(rows.SWITCH_PORT, port.key, port.subnet, columns)
+    return parts.row(rows.SWITCH_PORT, port.key, port.subnet, columns)
 
 
 def _default_route(route: DefaultRoute, view: View) -> tuple[Row, ...]:
@@ -220,64 +265,14 @@ def _default_route(route: DefaultRoute, view: View) -> tuple[Row, ...]:
     if not families:
         return ()
     name = f"blackhole@{route.vpc}"
-    networks = frozenset(f"{DUMMIES[family]}/{32 if family == 4 else 128}" for family in families)
-    port: dict[str, Value] = {"name": name, "mac": stable_mac(name), "networks": networks}
+    networks = frozenset(parts.host(DUMMIES[family]) for family in families)
+    port: dict[str, Value] = {"name": name, "mac": parts.stable_mac(name), "networks": networks}
     return (
-        _row(rows.ROUTER_PORT, route.key, route.vpc, port),
-        *(
-            _route(
-                route.key,
-                route.vpc,
-                family,
-                {
-                    "ip_prefix": ANYWHERE[family],
-                    "nexthop": DUMMIES[family],
-                    "policy": frozenset({"dst-ip"}),
-                    "options": {},
-                },
-            )
-            for family in families
-        ),
+        parts.row(rows.ROUTER_PORT, route.key, route.vpc, port),
+        *(parts.route(route.key, route.vpc, ANYWHERE[family], DUMMIES[family]) for family in families),
     )
-
-
-def _policy(priority: int, match: str, action: str, nexthops: Iterable[str] = ()) -> dict[str, Value]:
-    return {
-        "priority": priority,
-        "match": match,
-        "action": action,
-        "nexthops": frozenset(nexthops),
-        "nexthop": frozenset(),
-        "options": {},
-    }
-
-
-def _route(owner: Key, router: str, family: int, columns: Mapping[str, Value]) -> Row:
-    everything = {**columns, "route_table": "", "output_port": frozenset[str]()}
-    return _row(rows.ROUTE, owner, router, everything, family)
-
-
-def _row(
-    table: str, owner: Key, holder: str | None, columns: Mapping[str, Value], family: int | None = None
-) -> Row:
-    return Row(table, owner, {**columns, rows.MARKS: rows.marks(owner, holder, family)}, holder)
 
 
 def _covers(prefix: str, network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:
     outer = ipaddress.ip_network(prefix)
     return outer.version == network.version and outer.supernet_of(network)  # type: ignore[arg-type]
-
-
-def _length(prefix: str) -> int:
-    return int(prefix.rpartition("/")[2])
-
-
-def _operand(prefix: str) -> str:
-    """A prefix as an OVN match spells it: a single address without its length."""
-    address, _, length = prefix.partition("/")
-    return address if length == ("128" if ":" in address else "32") else prefix
-
-
-def _operands(prefixes: Iterable[str]) -> str:
-    texts = [_operand(prefix) for prefix in sorted(set(prefixes))]
-    return texts[0] if len(texts) == 1 else "{" + ", ".join(texts) + "}"

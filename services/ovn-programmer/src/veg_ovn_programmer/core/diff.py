@@ -6,7 +6,7 @@ import enum
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from veg_ovn_programmer.core.rows import IDENTITY, MARKS, TABLES, Found, Row, Value, show
+from veg_ovn_programmer.core.rows import MARKS, TABLES, TITLES, Found, Row, Value, show
 
 _RANK = {table: rank for rank, table in enumerate(TABLES)}
 
@@ -34,7 +34,7 @@ class Op:
     @property
     def name(self) -> str:
         """Which row of its table, in the words of its field: a name, a match, a prefix."""
-        return show(self.row.columns[_TITLE[self.row.table]])
+        return show(self.row.columns[TITLES[self.row.table]])
 
     @property
     def detail(self) -> str:
@@ -43,13 +43,10 @@ class Op:
         shown = {
             column: value
             for column, value in columns.items()
-            if column != _TITLE[self.row.table] and (self.action is Action.UPDATE or show(value))
+            if column != TITLES[self.row.table] and (self.action is Action.UPDATE or show(value))
         }
         parts = [f"{column}={show(shown[column])}" for column in sorted(shown)]
         return " ".join([f"on {self.row.holder}", *parts] if self.row.holder else parts)
-
-
-_TITLE = {table: ("match" if "match" in columns else columns[0]) for table, columns in IDENTITY.items()}
 
 
 def diff(found: Iterable[Found], wanted: Iterable[Row]) -> tuple[Op, ...]:

@@ -48,6 +48,17 @@ class GatewayFamily:
 
 
 @dataclass(frozen=True)
+class Bfd:
+    """BFD of a gateway with OVN: OVN's side."""
+
+    logical_port: str
+    """The router port that speaks, `bfd@<vpc>`."""
+    min_rx_ms: int
+    min_tx_ms: int
+    multiplier: int
+
+
+@dataclass(frozen=True)
 class Gateway:
     """A VpcEgressGateway's share of OVN."""
 
@@ -56,8 +67,8 @@ class Gateway:
     vpc: str
     default_vpc: bool
     families: tuple[GatewayFamily, ...]
-    bfd: bool = False
-    """True: a BFD intent came along."""
+    bfd: Bfd | None = None
+    """None: no BFD."""
 
     @property
     def key(self) -> Key:
@@ -66,13 +77,23 @@ class Gateway:
 
 
 @dataclass(frozen=True)
+class BfdPort:
+    """The router port that speaks BFD for a VPC."""
+
+    addresses: tuple[str, ...]
+    """One a family, without a length."""
+    nodes: tuple[str, ...]
+    """Chassis names, the first is preferred."""
+
+
+@dataclass(frozen=True)
 class Vpc:
     """A logical router."""
 
     name: str
     default_vpc: bool = False
-    bfd_port: bool = False
-    """True: a BFD port came along."""
+    bfd_port: BfdPort | None = None
+    """None: no BFD port."""
 
     @property
     def key(self) -> Key:

@@ -11,20 +11,36 @@ from dataclasses import dataclass, field
 
 from veg_ovn_programmer.core.intents import Key, Kind
 
-Value = str | int | frozenset[str] | Mapping[str, str]
+
+@dataclass(frozen=True, order=True)
+class Link:
+    """A reference to another row, by what tells that row apart: the database's UUIDs stay out of the model."""
+
+    table: str
+    identity: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return self.identity[-1]
+
+
+Value = str | int | frozenset[str] | frozenset[int] | frozenset[Link] | Mapping[str, str]
 
 ROUTER = "Logical_Router"
 SWITCH = "Logical_Switch"
+HA_GROUP = "HA_Chassis_Group"
+HA_CHASSIS = "HA_Chassis"
+BFD = "BFD"
 ROUTER_PORT = "Logical_Router_Port"
 SWITCH_PORT = "Logical_Switch_Port"
 POLICY = "Logical_Router_Policy"
 ROUTE = "Logical_Router_Static_Route"
 
-# In the order in which rows are made: a holder before what it holds.
-TABLES = (ROUTER, SWITCH, ROUTER_PORT, SWITCH_PORT, POLICY, ROUTE)
+# In the order in which rows are made: a holder before what it holds, a row before those that link to it.
+TABLES = (ROUTER, SWITCH, HA_GROUP, HA_CHASSIS, BFD, ROUTER_PORT, SWITCH_PORT, POLICY, ROUTE)
 
 # A row of these tables lives only while the column of a holder refers to it.
 HOLDERS: Mapping[str, tuple[str, str]] = {
+    HA_CHASSIS: (HA_GROUP, "ha_chassis"),
     ROUTER_PORT: (ROUTER, "ports"),
     SWITCH_PORT: (SWITCH, "ports"),
     POLICY: (ROUTER, "policies"),
@@ -35,18 +51,29 @@ HOLDERS: Mapping[str, tuple[str, str]] = {
 IDENTITY: Mapping[str, tuple[str, ...]] = {
     ROUTER: ("name",),
     SWITCH: ("name",),
+    HA_GROUP: ("name",),
+    HA_CHASSIS: ("chassis_name",),
+    BFD: ("logical_port", "dst_ip"),
     ROUTER_PORT: ("name",),
     SWITCH_PORT: ("name",),
     POLICY: ("priority", "match"),
     ROUTE: ("ip_prefix", "nexthop", "policy"),
 }
 
-# Names must be unique in these tables: by the schema's index (ports), by OVN's meaning (routers and switches).
-NAMED = frozenset({ROUTER, SWITCH, ROUTER_PORT, SWITCH_PORT})
+# What an operation calls a row.
+TITLES: Mapping[str, str] = {table: columns[0] for table, columns in IDENTITY.items()} | {
+    POLICY: "match",
+    BFD: "dst_ip",
+}
+
+# Names must be unique in these tables: by the schema's index (ports, groups), by OVN's meaning (routers and switches).
+NAMED = frozenset({ROUTER, SWITCH, HA_GROUP, ROUTER_PORT, SWITCH_PORT})
+# Whose coming or going is news to those that wait for a holder.
+CONTAINERS = frozenset({ROUTER, SWITCH, HA_GROUP})
 
 TABLES_OF: Mapping[Kind, tuple[str, ...]] = {
-    Kind.GATEWAY: (POLICY, ROUTE),
-    Kind.VPC: (ROUTER,),
+    Kind.GATEWAY: (BFD, POLICY, ROUTE),
+    Kind.VPC: (ROUTER, SWITCH, HA_GROUP, HA_CHASSIS, ROUTER_PORT, SWITCH_PORT, POLICY, ROUTE),
     Kind.SUBNET: (SWITCH, ROUTER_PORT, SWITCH_PORT, POLICY),
     Kind.PORT: (SWITCH_PORT,),
     Kind.DEFAULT_ROUTE: (ROUTER_PORT, ROUTE),
@@ -60,7 +87,10 @@ TOPOLOGY_MARK = "veg-topology"
 # column is long; so the row says it itself.
 HOLDER_MARK = "veg-parent"
 
+# The BFD port belongs to the VPC's intent; its rows say in their mark what they are for.
+BFD_PORT_WORD = "bfd-port"
 _TOPOLOGY_WORDS: Mapping[str, Kind] = {
+    BFD_PORT_WORD: Kind.VPC,
     "vpc": Kind.VPC,
     "subnet": Kind.SUBNET,
     "port": Kind.PORT,
@@ -78,7 +108,7 @@ class Row:
     columns: Mapping[str, Value]
     """Only the columns that we own; another one may hold anything."""
     holder: str | None = None
-    """Name of the router or switch that refers to it; None for the routers and switches themselves."""
+    """Name of the router, switch or group that refers to it; None for a row that stands by itself."""
     identity: tuple[str, ...] = field(init=False)
     """Sorts and matches rows; text only, so that any two compare."""
 
@@ -97,13 +127,18 @@ class Found:
     row: Row
 
 
-def marks(owner: Key, holder: str | None = None, family: int | None = None) -> dict[str, str]:
-    """external_ids of a row: the vendor, the owner, the address family and the holder, where they apply."""
+def marks(
+    owner: Key, holder: str | None = None, family: int | None = None, word: str | None = None
+) -> dict[str, str]:
+    """external_ids of a row: the vendor, the owner, the address family and the holder, where they apply.
+
+    `word` is how a topology row names its purpose, its kind by default.
+    """
     ids = {"vendor": VENDOR}
     if owner.kind is Kind.GATEWAY:
         ids[GATEWAY_MARK] = owner.name
     else:
-        ids[TOPOLOGY_MARK] = f"{_TOPOLOGY_WORD_OF[owner.kind]}/{owner.name}"
+        ids[TOPOLOGY_MARK] = f"{word or _TOPOLOGY_WORD_OF[owner.kind]}/{owner.name}"
     if family is not None:
         ids["af"] = str(family)
     if holder is not None:
@@ -124,7 +159,7 @@ def owner_of(external_ids: Mapping[str, str]) -> Key | None:
 def show(value: Value) -> str:
     """A value for people: sets and maps sorted."""
     if isinstance(value, frozenset):
-        return ",".join(sorted(value))
+        return ",".join(sorted(map(str, value)))
     if isinstance(value, Mapping):
         return ",".join(f"{key}={value[key]}" for key in sorted(value))
     return str(value)

@@ -10,11 +10,15 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
-from veg_ovn_programmer.core.intents import Gateway, GatewayFamily, Intent, Port, Subnet, Vpc
+from veg_ovn_programmer.core.intents import Bfd, BfdPort, Gateway, GatewayFamily, Intent, Port, Subnet, Vpc
 from veg_ovn_programmer.errors import RefusedError
 
 _NAME = re.compile(r"[^\s/\"\\]+")
 _MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
+
+# Of the contract (veg.bfd.v1.Timers).
+MAX_INTERVAL_MS = 3_600_000
+MAX_MULTIPLIER = 255
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -44,8 +48,8 @@ def _gateway(gateway: Gateway) -> Gateway:
     _name("key.namespace", gateway.namespace)
     _name("key.name", gateway.name)
     _name("vpc", gateway.vpc)
-    if gateway.bfd:
-        raise RefusedError("BFDNotSupported", "bfd: this version writes no BFD rows")
+    if gateway.bfd is not None:
+        _bfd(gateway.bfd)
     _once("families", [family.family for family in gateway.families])
     families = sorted((_family(family) for family in gateway.families), key=lambda one: one.family)
     return replace(gateway, families=tuple(families))
@@ -67,9 +71,32 @@ def _family(family: GatewayFamily) -> GatewayFamily:
 
 def _vpc(vpc: Vpc) -> Vpc:
     _name("name", vpc.name)
-    if vpc.bfd_port:
-        raise RefusedError("BFDNotSupported", "bfd_port: this version makes no BFD port")
-    return vpc
+    return vpc if vpc.bfd_port is None else replace(vpc, bfd_port=_bfd_port(vpc.bfd_port))
+
+
+def _bfd(bfd: Bfd) -> None:
+    _name("bfd.logical_port", bfd.logical_port)
+    for field, value in (("min_rx_ms", bfd.min_rx_ms), ("min_tx_ms", bfd.min_tx_ms)):
+        if not 1 <= value <= MAX_INTERVAL_MS:
+            raise RefusedError("InvalidTimers", f"bfd.timers.{field}: {value} is not 1..{MAX_INTERVAL_MS}")
+    if not 1 <= bfd.multiplier <= MAX_MULTIPLIER:
+        raise RefusedError(
+            "InvalidTimers", f"bfd.timers.multiplier: {bfd.multiplier} is not 1..{MAX_MULTIPLIER}"
+        )
+
+
+def _bfd_port(port: BfdPort) -> BfdPort:
+    if not port.addresses:
+        raise RefusedError("InvalidAddress", "bfd_port.addresses: at least one is needed")
+    addresses = [_address("bfd_port.addresses", text, None) for text in port.addresses]
+    _once("bfd_port.addresses", [address.version for address in addresses])
+    addresses.sort(key=lambda address: address.version)
+    if not port.nodes:
+        # An emptied group would leave sessions "up" that nobody speaks for: the last good nodes stay.
+        raise RefusedError("NoNodes", "bfd_port.nodes: at least one chassis is needed")
+    for node in port.nodes:
+        _name("bfd_port.nodes", node)
+    return BfdPort(tuple(map(str, addresses)), tuple(dict.fromkeys(port.nodes)))
 
 
 def _subnet(subnet: Subnet) -> Subnet:

@@ -17,11 +17,13 @@ class News:
     """The copy was read anew: anything may differ."""
     owners: set[Key] = field(default_factory=set)
     """Owners with a row that was made, changed or removed."""
+    sessions: set[Key] = field(default_factory=set)
+    """Owners with a BFD row whose status OVN changed."""
     holders: set[tuple[str, str]] = field(default_factory=set)
     """(table, name) of routers and switches that came, went or changed their name or routes."""
 
     def __bool__(self) -> bool:
-        return self.reloaded or bool(self.owners) or bool(self.holders)
+        return self.reloaded or bool(self.owners) or bool(self.sessions) or bool(self.holders)
 
 
 class Changes:
@@ -37,6 +39,12 @@ class Changes:
         """A row of that owner was made, changed or removed."""
         with self._lock:
             self._news.owners.add(key)
+        self._tell()
+
+    def session(self, key: Key) -> None:
+        """OVN changed the status of a BFD row of that owner."""
+        with self._lock:
+            self._news.sessions.add(key)
         self._tell()
 
     def holder(self, table: str, name: str) -> None:

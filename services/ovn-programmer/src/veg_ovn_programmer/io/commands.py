@@ -14,10 +14,12 @@ from uuid import UUID
 from ovsdbapp.backend.ovs_idl.command import BaseCommand
 
 from veg_ovn_programmer.core import rows
+from veg_ovn_programmer.core.bfd import Session
 from veg_ovn_programmer.core.book import Job
-from veg_ovn_programmer.core.desired import View, desired
+from veg_ovn_programmer.core.desired import desired, sessions
 from veg_ovn_programmer.core.diff import Action, Op, diff
-from veg_ovn_programmer.core.rows import Row
+from veg_ovn_programmer.core.rows import Link, Row, Value
+from veg_ovn_programmer.core.view import View
 from veg_ovn_programmer.errors import IntentError, WaitingError
 from veg_ovn_programmer.io import replica as replicas
 from veg_ovn_programmer.io import schema
@@ -31,6 +33,8 @@ class Result:
 
     ops: tuple[Op, ...] = ()
     error: IntentError | None = None
+    sessions: tuple[Session, ...] = ()
+    """What OVN says of the owner's BFD sessions, and what the rows make of it."""
 
 
 class ReconcileCommand(BaseCommand):  # type: ignore[misc]  # ovsdbapp ships no types
@@ -89,7 +93,7 @@ class ReconcileCommand(BaseCommand):  # type: ignore[misc]  # ovsdbapp ships no 
             return Result(error=error)
         for op in ops:
             self._execute(txn, op)
-        return Result(ops)
+        return Result(ops, sessions=sessions(job.intent, self._view))
 
     def _check(self, ops: Sequence[Op]) -> None:
         """Raises WaitingError before anything is written, so that nobody sees half of an intent."""
@@ -100,6 +104,8 @@ class ReconcileCommand(BaseCommand):  # type: ignore[misc]  # ovsdbapp ships no 
             row = op.row
             if row.table in rows.NAMED:
                 self._check_name(row)
+            if row.table == rows.BFD:
+                self._check_session(row)
             if row.table in rows.HOLDERS:
                 table = rows.HOLDERS[row.table][0]
                 if (table, row.holder) not in made:
@@ -109,11 +115,17 @@ class ReconcileCommand(BaseCommand):  # type: ignore[misc]  # ovsdbapp ships no 
         name = row.identity[0]
         for other in self._replica.named(row.table, name):
             if replicas.owner(other) != row.owner:
-                until = (row.table, name) if row.table in (rows.ROUTER, rows.SWITCH) else None
+                until = (row.table, name) if row.table in rows.CONTAINERS else None
                 raise WaitingError("NameTaken", f"there is a {row.table} {name} of somebody else's", until)
 
+    def _check_session(self, row: Row) -> None:
+        for other in self._replica.sessions(*row.identity):
+            if replicas.owner(other) != row.owner:
+                port, peer = row.identity
+                raise WaitingError("NameTaken", f"there is a BFD row {port} {peer} of somebody else's")
+
     def _holder(self, row: Row) -> Any:
-        """The router or switch for a new row. Raises WaitingError."""
+        """The router, switch or group for a new row. Raises WaitingError."""
         table = rows.HOLDERS[row.table][0]
         name = row.holder or ""
         holders = self._replica.named(table, name)
@@ -121,7 +133,7 @@ class ReconcileCommand(BaseCommand):  # type: ignore[misc]  # ovsdbapp ships no 
             holders = [holder for holder in holders if replicas.owner(holder) is not None]
         if len(holders) == 1:
             return holders[0]
-        word = "Router" if table == rows.ROUTER else "Switch"
+        word = {rows.ROUTER: "Router", rows.SWITCH: "Switch"}.get(table, "Group")
         if holders:
             raise WaitingError(f"{word}Ambiguous", f"more than one {table} is called {name}", (table, name))
         raise WaitingError(f"{word}Missing", f"{table} {name} is not there", (table, name))
@@ -137,7 +149,7 @@ class ReconcileCommand(BaseCommand):  # type: ignore[misc]  # ovsdbapp ships no 
     def _create(self, txn: Any, row: Row) -> None:
         new = txn.insert(self.api.idl.tables[row.table])
         for column, value in row.columns.items():
-            setattr(new, column, schema.write(value))
+            setattr(new, column, self._value(value))
         if row.table in rows.HOLDERS:
             self._holder(row).addvalue(rows.HOLDERS[row.table][1], new.uuid)
 
@@ -149,7 +161,14 @@ class ReconcileCommand(BaseCommand):  # type: ignore[misc]  # ovsdbapp ships no 
                 for key, text in value.items():
                     row.setkey(column, key, text)
             else:
-                setattr(row, column, schema.write(value))
+                setattr(row, column, self._value(value))
+
+    def _value(self, value: Value) -> Any:
+        """A value as the IDL wants it; links lead to rows of before or of this transaction."""
+        if isinstance(value, frozenset) and any(isinstance(one, Link) for one in value):
+            found = (self._replica.linked(one) for one in sorted(value) if isinstance(one, Link))
+            return [row for row in found if row is not None]
+        return schema.write(value)
 
     def _delete(self, txn: Any, op: Op) -> None:
         table, uuid = op.row.table, op.handle

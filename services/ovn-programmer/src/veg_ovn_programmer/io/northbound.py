@@ -10,7 +10,7 @@ import contextlib
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ from veg_common import logs
 
 from veg_ovn_programmer.core import rows
 from veg_ovn_programmer.core.book import Job
-from veg_ovn_programmer.core.desired import View
-from veg_ovn_programmer.core.intents import Key, Vpc
+from veg_ovn_programmer.core.intents import Key
+from veg_ovn_programmer.core.view import Scene, Variant, View
 from veg_ovn_programmer.errors import NorthboundError, NorthboundUnavailableError
 from veg_ovn_programmer.io import json_parser, schema
 from veg_ovn_programmer.io import replica as replicas
@@ -88,9 +88,16 @@ class Northbound:
     """Reads and writes our rows of OVN_Northbound."""
 
     def __init__(
-        self, remote: str, *, managed: bool, wake: Callable[[], None], tls: Tls | None = None
+        self,
+        remote: str,
+        *,
+        managed: bool,
+        wake: Callable[[], None],
+        tls: Tls | None = None,
+        variant: Variant = Variant.S3,
     ) -> None:
         self.remote = remote
+        self.variant = variant
         self.managed = managed
         self.schema_version = ""
         self.changes = Changes(wake)
@@ -145,13 +152,13 @@ class Northbound:
             with contextlib.suppress(queue.Full):
                 self._attempt.results.put_nowait(given_up)
 
-    def commit(self, jobs: Sequence[Job], vpcs: Mapping[str, Vpc]) -> dict[Key, Result]:
+    def commit(self, jobs: Sequence[Job], scene: Scene) -> dict[Key, Result]:
         """Bring all jobs' owners in line in one transaction.
 
         Raises NorthboundUnavailableError without an answer in COMMIT_S, NorthboundError when the server refuses.
         """
         replica = self._ready()
-        command = ReconcileCommand(self, replica, jobs, self._view(replica, vpcs), self.changes)
+        command = ReconcileCommand(self, replica, jobs, self._view(replica, scene), self.changes)
         attempt = transaction.Transaction(
             self, self._connection, timeout=COMMIT_S, check_error=True, log_errors=False
         )
@@ -169,11 +176,11 @@ class Northbound:
             self.changes.release()
         return command.result
 
-    def plan(self, jobs: Sequence[Job], vpcs: Mapping[str, Vpc]) -> dict[Key, Result]:
+    def plan(self, jobs: Sequence[Job], scene: Scene) -> dict[Key, Result]:
         """What `commit` would do, and do nothing. Raises NorthboundUnavailableError."""
         replica = self._ready()
         with self._locked():
-            command = ReconcileCommand(self, replica, jobs, self._view(replica, vpcs), None)
+            command = ReconcileCommand(self, replica, jobs, self._view(replica, scene), None)
             attempt = ovs_idl.Transaction(self.idl)
             try:
                 command.run_idl(attempt)
@@ -201,11 +208,15 @@ class Northbound:
         finally:
             self._connection.lock.release()
 
-    def _view(self, replica: Replica, vpcs: Mapping[str, Vpc]) -> View:
+    def _view(self, replica: Replica, scene: Scene) -> View:
         return View(
-            vpcs=vpcs,
+            scene=scene,
             selection_fields=replica.has_selection_fields(),
+            bfd_sessions=replica.has_bfd_sessions(),
+            variant=self.variant,
             foreign_default=replica.foreign_default,
+            port_towards=replica.port_towards,
+            status=replica.status,
         )
 
     def _connect(self) -> None:
@@ -247,6 +258,9 @@ class Northbound:
         """Called for every row that changes, in the IDL's thread: must be cheap and must not raise."""
         table = row._table.name  # noqa: SLF001
         key = replicas.owner(row)
+        if key is not None and event == ovs_idl.ROW_UPDATE and _is_status(table, updates):
+            self.changes.session(key)
+            return
         if key is not None:
             self.changes.owner(key)
         if event == ovs_idl.ROW_UPDATE:
@@ -254,7 +268,7 @@ class Northbound:
             key = rows.owner_of(before) if before is not None else None
             if key is not None:
                 self.changes.owner(key)
-        if table in (rows.ROUTER, rows.SWITCH):
+        if table in rows.CONTAINERS:
             self.changes.holder(table, row.name)
             name = _old(updates, "name") if event == ovs_idl.ROW_UPDATE else None
             if name is not None:
@@ -264,6 +278,14 @@ class Northbound:
 def _old(updates: Any, column: str) -> Any | None:
     """A column's value before an update; None when it did not change."""
     return getattr(updates, column, None) if updates is not None else None
+
+
+def _is_status(table: str, updates: Any) -> bool:
+    """Whether an update changed nothing but the status of a BFD row, which is OVN's to write."""
+    if table != rows.BFD or _old(updates, "status") is None:
+        return False
+    ours = ("logical_port", "dst_ip", "min_tx", "min_rx", "detect_mult", rows.MARKS)
+    return all(_old(updates, column) is None for column in ours)
 
 
 def _fetch_schema(remote: str) -> tuple[str, dict[str, Any]]:

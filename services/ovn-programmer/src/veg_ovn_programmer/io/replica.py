@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator, Mapping
 from typing import Any
 from uuid import UUID
 
 from veg_ovn_programmer.core import rows
 from veg_ovn_programmer.core.intents import Key
-from veg_ovn_programmer.core.rows import Found, Row
+from veg_ovn_programmer.core.rows import Found, Link, Row, Value
 from veg_ovn_programmer.io import schema
 from veg_ovn_programmer.io.index import HashIndex
 
@@ -30,6 +31,9 @@ class Replica:
         """Rows whose mark does not name the holder that holds them."""
         self._by_owner = {table: HashIndex(rows.MARKS, owner) for table in self.tables}
         self._by_name = {table: HashIndex("name", _name) for table in self.tables if table in rows.NAMED}
+        # Its logical port is set before it, see `read` of a row that is being made.
+        self._by_session = HashIndex("dst_ip", _session)
+        self._by_session.create(idl.tables[rows.BFD].rows, "veg_session")
         for table in self.tables:
             self._by_owner[table].create(idl.tables[table].rows, "veg_owner")
             if table in self._by_name:
@@ -41,7 +45,7 @@ class Replica:
 
     def row(self, table: str, key: Key, row: Any) -> Row:
         """An IDL row as ours."""
-        columns = {column: schema.read(row, column) for column in self._columns[table]}
+        columns = {column: self._read(table, row, column) for column in self._columns[table]}
         marks = columns[rows.MARKS]
         holder = marks.get(rows.HOLDER_MARK) if table in rows.HOLDERS and isinstance(marks, Mapping) else None
         return Row(table, key, columns, holder)
@@ -54,6 +58,39 @@ class Replica:
         """The IDL rows of a table with that name."""
         return self._by_name[table].find(name)
 
+    def sessions(self, logical_port: str, peer: str) -> list[Any]:
+        """The BFD rows (IDL) of a logical port and peer: one at most, but for a moment within a transaction."""
+        return self._by_session.find((logical_port, peer))
+
+    def status(self, logical_port: str, peer: str) -> str:
+        """Status of a BFD row; "" when there is none."""
+        for row in self.sessions(logical_port, peer):
+            for status in row.status:
+                return str(status)
+        return ""
+
+    def linked(self, link: Link) -> Any:
+        """The IDL row that a link names; None when there is none."""
+        found = (
+            self.sessions(*link.identity)
+            if link.table == rows.BFD
+            else self.named(link.table, link.identity[0])
+        )
+        return found[0] if found else None
+
+    def port_towards(self, router: str, address: str) -> str:
+        """A router's port whose networks hold the address; "" for none.
+
+        By Kube-OVN's names: which router has a port is not copied. Reads every port.
+        """
+        target = ipaddress.ip_address(address)
+        for row in self.idl.tables[rows.ROUTER_PORT].rows.values():
+            if row.name.startswith(f"{router}-") and any(
+                target in ipaddress.ip_network(network, strict=False) for network in row.networks
+            ):
+                return str(row.name)
+        return ""
+
     def get(self, table: str, handle: object) -> Any:
         """The IDL row with that UUID; None when it is gone."""
         return self.idl.tables[table].rows.get(handle)
@@ -61,6 +98,10 @@ class Replica:
     def has_selection_fields(self) -> bool:
         """Whether this schema's static routes can choose what ECMP hashes."""
         return "selection_fields" in self._columns[rows.ROUTE]
+
+    def has_bfd_sessions(self) -> bool:
+        """Whether this schema's policies can name BFD sessions."""
+        return "bfd_sessions" in self._columns[rows.POLICY]
 
     def foreign_default(self, router: str, family: int) -> bool:
         """Whether a router has a default route of a family that is not ours.
@@ -79,6 +120,15 @@ class Replica:
             for route in row.static_routes
         )
 
+    def _read(self, table: str, row: Any, column: str) -> Value:
+        target = schema.LINKS.get((table, column))
+        if target is None:
+            return schema.read(row, column)
+        return frozenset(
+            Link(target, tuple(str(schema.read(one, name)) for name in rows.IDENTITY[target]))
+            for one in schema.linked(row, column)
+        )
+
     def _uncopied(self) -> set[tuple[str, str]]:
         return {(rows.ROUTER, column) for column in self.idl.readonly.get(rows.ROUTER, ())}
 
@@ -88,6 +138,10 @@ class Replica:
                 continue
             for row in self._by_owner[table].find(key):
                 yield table, row
+
+
+def _session(row: Any) -> tuple[str, str]:
+    return row.logical_port, row.dst_ip
 
 
 def _name(row: Any) -> str:

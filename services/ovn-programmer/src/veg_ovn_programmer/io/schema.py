@@ -15,9 +15,21 @@ DATABASE = "OVN_Northbound"
 _COLUMNS: Mapping[str, tuple[str, ...]] = {
     rows.ROUTER: ("name", "external_ids"),
     rows.SWITCH: ("name", "external_ids"),
-    rows.ROUTER_PORT: ("name", "mac", "networks", "external_ids"),
+    rows.HA_GROUP: ("name", "external_ids"),
+    rows.HA_CHASSIS: ("chassis_name", "priority", "external_ids"),
+    rows.BFD: ("logical_port", "dst_ip", "min_tx", "min_rx", "detect_mult", "status", "external_ids"),
+    rows.ROUTER_PORT: ("name", "mac", "networks", "ha_chassis_group", "options", "external_ids"),
     rows.SWITCH_PORT: ("name", "type", "addresses", "port_security", "options", "external_ids"),
-    rows.POLICY: ("priority", "match", "action", "nexthop", "nexthops", "options", "external_ids"),
+    rows.POLICY: (
+        "priority",
+        "match",
+        "action",
+        "nexthop",
+        "nexthops",
+        "bfd_sessions",
+        "options",
+        "external_ids",
+    ),
     rows.ROUTE: (
         "route_table",
         "ip_prefix",
@@ -26,16 +38,27 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
         "output_port",
         "options",
         "selection_fields",
+        "bfd",
         "external_ids",
     ),
 }
 # In the kube-ovn topology switches and their ports, one a pod of the cluster, are none of our business.
-_KUBE_OVN_TABLES = frozenset({rows.ROUTER, rows.ROUTER_PORT, rows.POLICY, rows.ROUTE})
+_KUBE_OVN_TABLES = frozenset({rows.ROUTER, rows.BFD, rows.ROUTER_PORT, rows.POLICY, rows.ROUTE})
+# Links to rows that are not copied there.
+_MANAGED_COLUMNS = frozenset({(rows.ROUTER_PORT, "ha_chassis_group"), (rows.ROUTER_PORT, "options")})
 
 # Written by mutation and not copied: a copy would cost as much a change as the column is long.
 _HOLDER_COLUMNS: Mapping[str, tuple[str, ...]] = {
     rows.ROUTER: ("ports", "policies", "static_routes"),
     rows.SWITCH: ("ports",),
+    rows.HA_GROUP: ("ha_chassis",),
+}
+
+# Columns that refer to other rows, and to rows of which table.
+LINKS: Mapping[tuple[str, str], str] = {
+    (rows.ROUTER_PORT, "ha_chassis_group"): rows.HA_GROUP,
+    (rows.POLICY, "bfd_sessions"): rows.BFD,
+    (rows.ROUTE, "bfd"): rows.BFD,
 }
 
 
@@ -55,7 +78,11 @@ def register(schema: Mapping[str, Any], *, managed: bool) -> ovs_idl.SchemaHelpe
         there = schema["tables"][table]["columns"]
         holders = list(_HOLDER_COLUMNS.get(table, ()))
         copied = {"static_routes"} if table == rows.ROUTER and not managed else set()
-        columns = [column for column in _COLUMNS[table] if column in there]
+        columns = [
+            column
+            for column in _COLUMNS[table]
+            if column in there and (managed or (table, column) not in _MANAGED_COLUMNS)
+        ]
         helper.register_columns(table, columns + holders, [c for c in holders if c not in copied])
     return helper
 
@@ -79,8 +106,14 @@ def read(row: Any, column: str) -> Value:
     return value  # type: ignore[no-any-return]  # a scalar or a dict, by the column's type
 
 
+def linked(row: Any, column: str) -> list[Any]:
+    """The IDL rows that a column refers to."""
+    value = getattr(row, column)
+    return [one for one in (value if isinstance(value, list) else [value]) if one is not None]
+
+
 def write(value: Value) -> Any:
-    """A value as the IDL wants it, sets in a stable order."""
+    """A value as the IDL wants it, sets in a stable order; not for links."""
     if isinstance(value, frozenset):
         return sorted(value)
     if isinstance(value, Mapping):

@@ -1,0 +1,216 @@
+"""The rows of BFD: a VPC's port, and the sessions of a gateway with its replicas.
+
+Facts of OVN that shape them (its source, and tried on 25.03):
+
+* Stock OVN speaks only on a port that has a peer, and must be sure of the chassis: so the port sits on a second router
+  (variant S3), and all that goes there passes the chassis that is active. Neither router needs an address of the
+  other's network: a route names its port, and OVN knows the MAC addresses of a switch's routers. So the BFD address is
+  the port's only one, and OVN can take no other for its source.
+* A session runs while a route or policy refers to its row; else it is `admin_down`.
+* A route with a row is used while its row's status is not `down`; a policy too, but only where OVN honours
+  `bfd_sessions` (variant K): elsewhere the nexthop is taken out here.
+* OVN knows a session by port and peer: a new row in the place of the old one changes nothing. What starts a session
+  afresh is a moment without a reference.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from veg_ovn_programmer.core import parts, rows
+from veg_ovn_programmer.core.intents import BfdPort, Gateway, GatewayFamily, Key, Vpc
+from veg_ovn_programmer.core.rows import Link, Row, Value
+from veg_ovn_programmer.core.view import Variant, View
+from veg_ovn_programmer.errors import WaitingError
+
+UP = "up"
+INIT = "init"
+DOWN = "down"
+ADMIN_DOWN = "admin_down"
+
+# A route table that no port looks into: its routes lead nobody anywhere and only keep sessions running.
+KEEPALIVE_TABLE = "bfd"
+
+# Addresses for the VPC's side of the join, best first: nobody is ever sent there, but a port needs one.
+JOIN_ADDRESSES = ("169.254.255.1", "169.254.253.1", "100.127.255.1", "198.19.255.1", "192.0.0.9")
+
+
+@dataclass(frozen=True)
+class Session:
+    """OVN's view of one session, and what follows from it."""
+
+    gateway: Key
+    peer: str
+    status: str
+    """Of the row; "" when OVN has said nothing yet."""
+    serving: bool
+    """OVN sends traffic to the peer."""
+
+
+def second_router(vpc: str) -> str:
+    """The router that carries a VPC's BFD port in variant S3."""
+    return f"{vpc}-bfd"
+
+
+def port_name(vpc: str) -> str:
+    """The BFD port of a VPC, as Kube-OVN names it; in variant S3 also the join's switch. No object can be called so."""
+    return f"bfd@{vpc}"
+
+
+def port_rows(vpc: Vpc, port: BfdPort, view: View) -> list[Row]:
+    """A VPC's BFD port. Raises WaitingError when no address is left for the join."""
+    name = port_name(vpc.name)
+    wanted = [_own(rows.HA_GROUP, vpc, None, {"name": name})]
+    for place, node in enumerate(port.nodes):
+        columns: dict[str, Value] = {"chassis_name": node, "priority": len(port.nodes) - place}
+        wanted.append(_own(rows.HA_CHASSIS, vpc, name, columns))
+    router = vpc.name if view.variant is Variant.K else second_router(vpc.name)
+    lrp: dict[str, Value] = {
+        "name": name,
+        "mac": parts.stable_mac(name),
+        "networks": frozenset(port.addresses),
+        "ha_chassis_group": frozenset({Link(rows.HA_GROUP, (name,))}),
+        "options": {"bfd-only": "true"} if view.variant is Variant.K else {},
+    }
+    wanted.append(_own(rows.ROUTER_PORT, vpc, router, lrp))
+    if view.variant is Variant.S3:
+        wanted += _join(vpc, port, view)
+    return wanted
+
+
+def session_rows(gateway: Gateway, family: GatewayFamily, view: View) -> list[Row]:
+    """The BFD rows of a family's replicas, and what keeps their sessions running where nothing else does."""
+    bfd = gateway.bfd
+    if bfd is None:
+        return []
+    wanted = []
+    for peer in family.nexthops:
+        columns: dict[str, Value] = {
+            "logical_port": bfd.logical_port,
+            "dst_ip": peer,
+            "min_tx": frozenset({bfd.min_tx_ms}),
+            "min_rx": frozenset({bfd.min_rx_ms + ((gateway.key, peer) in view.scene.nudged)}),
+            "detect_mult": frozenset({bfd.multiplier}),
+        }
+        wanted.append(parts.row(rows.BFD, gateway.key, None, columns, family=family.family))
+    return wanted
+
+
+def keepalive_rows(gateway: Gateway, family: GatewayFamily, view: View) -> list[Row]:
+    """Routes that refer to the sessions where policies can not: they lead nobody anywhere."""
+    bfd = gateway.bfd
+    if bfd is None or view.native_policies:
+        return []
+    return [
+        parts.route(
+            gateway.key,
+            second_router(gateway.vpc),
+            parts.host(peer),
+            peer,
+            port=bfd.logical_port,
+            table=KEEPALIVE_TABLE,
+            session=link(gateway, peer),
+        )
+        for peer in alive(gateway, family.nexthops, view)
+    ]
+
+
+def link(gateway: Gateway, peer: str) -> Link | None:
+    """The reference to a replica's BFD row; None without BFD."""
+    return Link(rows.BFD, (gateway.bfd.logical_port, peer)) if gateway.bfd is not None else None
+
+
+def alive(gateway: Gateway, peers: Iterable[str], view: View) -> list[str]:
+    """The replicas whose sessions may be referred to: all but those that OVN shall forget for a moment."""
+    return [peer for peer in peers if (gateway.key, peer) not in view.scene.held]
+
+
+def serving(gateway: Gateway, peers: Iterable[str], view: View, *, native: bool) -> list[str]:
+    """The replicas that traffic goes to by their sessions; without BFD all of them.
+
+    `native`: OVN itself judges, and takes all but `down` for usable; else only those that are up.
+    """
+    if gateway.bfd is None:
+        return list(peers)
+    port = gateway.bfd.logical_port
+    good = {UP, INIT} if native else {UP}
+    return [peer for peer in alive(gateway, peers, view) if view.status(port, peer) in good]
+
+
+def sessions(gateway: Gateway, view: View, by_policy: bool) -> tuple[Session, ...]:  # noqa: FBT001
+    """OVN's view of every session of a gateway; `by_policy`: its traffic goes by policies."""
+    if gateway.bfd is None:
+        return ()
+    native = view.native_policies or not by_policy
+    return tuple(
+        Session(
+            gateway.key,
+            peer,
+            view.status(gateway.bfd.logical_port, peer),
+            bool(serving(gateway, [peer], view, native=native)),
+        )
+        for family in gateway.families
+        for peer in family.nexthops
+    )
+
+
+def _join(vpc: Vpc, port: BfdPort, view: View) -> list[Row]:
+    """The second router and how it and the VPC's router reach each other."""
+    name, router = port_name(vpc.name), second_router(vpc.name)
+    near = parts.router_port_name(vpc.name, name)
+    mac = parts.stable_mac(near)
+    address = _join_address(vpc, port, view)
+    side: dict[str, Value] = {"name": near, "mac": mac, "networks": frozenset({parts.host(address)})}
+    wanted = [
+        _own(rows.ROUTER, vpc, None, {"name": router}),
+        _own(rows.SWITCH, vpc, None, {"name": name}),
+        _own(rows.ROUTER_PORT, vpc, vpc.name, side),
+        _plug(vpc, f"{name}-{vpc.name}", near),
+        _plug(vpc, f"{name}-{router}", name),
+    ]
+    back = {4: address, 6: parts.link_local(mac)}
+    word = rows.BFD_PORT_WORD
+    for own in port.addresses:
+        family = parts.version(own)
+        wanted += [
+            parts.route(vpc.key, vpc.name, parts.host(own), own, port=near, word=word),
+            parts.route(vpc.key, router, parts.ANYWHERE[family], back[family], port=name, word=word),
+            # No policy for a replica's own prefix may take away its answers.
+            parts.policy(
+                vpc.key,
+                vpc.name,
+                parts.ALLOW_PRIORITY,
+                f"ip{family}.dst == {own}",
+                "allow",
+                family=family,
+                word=word,
+            ),
+        ]
+    return wanted
+
+
+def _plug(vpc: Vpc, name: str, router_port: str) -> Row:
+    columns: dict[str, Value] = {
+        "name": name,
+        "type": "router",
+        "addresses": frozenset({"router"}),
+        "options": {"router-port": router_port},
+    }
+    return _own(rows.SWITCH_PORT, vpc, port_name(vpc.name), columns)
+
+
+def _own(table: str, vpc: Vpc, holder: str | None, columns: dict[str, Value]) -> Row:
+    return parts.row(table, vpc.key, holder, columns, word=rows.BFD_PORT_WORD)
+
+
+def _join_address(vpc: Vpc, port: BfdPort, view: View) -> str:
+    taken = [ipaddress.ip_network(prefix) for prefix in view.scene.prefixes.get(vpc.name, ())]
+    for text in JOIN_ADDRESSES:
+        address = ipaddress.ip_address(text)
+        if text not in port.addresses and not any(address in network for network in taken):
+            return text
+    raise WaitingError(
+        "NoJoinAddress", f"VPC {vpc.name} has a subnet around each of {', '.join(JOIN_ADDRESSES)}"
+    )

@@ -1,0 +1,139 @@
+"""When a BFD session that is not up is helped, and how.
+
+OVN's speaker has faults (docs of veg.programmer.v1): it writes an `up` down as much as five seconds late, it sleeps over
+a new row, it may hold a dead discriminator for ever, and it may leave `up` in a row that nobody speaks for. Two things
+help, both by the rows alone:
+
+* A nudge: a row that differs a little for a moment. ovn-controller wakes, looks at its sessions and writes what it knows.
+* A fresh start: nothing refers to the row until OVN has said `admin_down`; ovn-controller forgets the peer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from veg_ovn_programmer.core.bfd import ADMIN_DOWN, UP
+from veg_ovn_programmer.core.intents import Key
+
+# Seconds since a session is not up. A fresh start comes after those of PATIENCE_S, the longer the more there were.
+NUDGES_S = (1.5, 3.5)
+PATIENCE_S = (5.0, 10.0, 20.0, 60.0)
+# A session that was up for so long starts with the first patience again.
+CALM_S = 30.0
+# The longest time without a reference, should OVN not answer.
+HOLD_S = 2.0
+
+SessionKey = tuple[Key, str]
+
+
+@dataclass
+class _Patient:
+    """A session that is not up."""
+
+    since: float
+    """Of this attempt."""
+    attempts: int = 0
+    nudges: int = 0
+
+
+class Healer:
+    """Sessions by gateway and peer, times of a monotonic clock in seconds."""
+
+    def __init__(self) -> None:
+        self.held: dict[SessionKey, float] = {}
+        """Sessions that nothing may refer to, since when."""
+        self.nudged: set[SessionKey] = set()
+        """Sessions whose row shall differ."""
+        self._known: dict[Key, set[str]] = {}
+        self._ill: dict[SessionKey, _Patient] = {}
+        self._well: dict[SessionKey, tuple[float, int]] = {}
+        """Sessions that are up: since when, after how many attempts."""
+
+    def observe(self, key: Key, statuses: Mapping[str, str], now: float) -> bool:
+        """Note what the rows of a gateway say just after they were looked at; True: look once more at once."""
+        for peer in self._known.get(key, set()) - set(statuses):
+            self._drop((key, peer))
+        if statuses:
+            self._known[key] = set(statuses)
+        else:
+            self._known.pop(key, None)
+        again = [self._one((key, peer), status, now) for peer, status in statuses.items()]
+        return any(again)
+
+    def reset(self, key: Key, peers: Iterable[str], now: float) -> list[str]:
+        """Start sessions afresh; no peers: all of the gateway. Returns those that are known."""
+        known = self._known.get(key, set())
+        asked = list(peers)
+        chosen = sorted(known.intersection(asked) if asked else known)
+        for peer in chosen:
+            self._hold((key, peer), now)
+        return chosen
+
+    def due(self, now: float) -> set[Key]:
+        """Help those whose time has come; returns the gateways to look at."""
+        look = set()
+        for session, since in list(self.held.items()):
+            if now - since >= HOLD_S:
+                self._release(session, now)
+                look.add(session[0])
+        for session, patient in list(self._ill.items()):
+            if session in self.held or now < self._next(patient):
+                continue
+            look.add(session[0])
+            if now - patient.since >= _patience(patient):
+                self._hold(session, now)
+            else:
+                patient.nudges += 1
+                self.nudged.add(session)
+        return look
+
+    def next(self) -> float | None:
+        """When `due` has something to do; None: not by itself."""
+        times = [since + HOLD_S for since in self.held.values()]
+        times += [self._next(patient) for session, patient in self._ill.items() if session not in self.held]
+        return min(times, default=None)
+
+    def _one(self, session: SessionKey, status: str, now: float) -> bool:
+        again = session in self.nudged
+        self.nudged.discard(session)
+        if session in self.held:
+            if status in {ADMIN_DOWN, ""}:
+                self._release(session, now)
+                return True
+            return again
+        if status == UP:
+            patient = self._ill.pop(session, None)
+            if session not in self._well:
+                self._well[session] = (now, patient.attempts if patient is not None else 0)
+        elif session not in self._ill:
+            since, attempts = self._well.pop(session, (now, 0))
+            self._ill[session] = _Patient(now, 0 if now - since >= CALM_S else attempts)
+        return again
+
+    def _hold(self, session: SessionKey, now: float) -> None:
+        patient = self._ill.setdefault(session, _Patient(now))
+        patient.attempts += 1
+        self._well.pop(session, None)
+        self.nudged.discard(session)
+        self.held[session] = now
+
+    def _release(self, session: SessionKey, now: float) -> None:
+        del self.held[session]
+        patient = self._ill.setdefault(session, _Patient(now))
+        patient.since, patient.nudges = now, 0
+
+    def _drop(self, session: SessionKey) -> None:
+        self.held.pop(session, None)
+        self.nudged.discard(session)
+        self._ill.pop(session, None)
+        self._well.pop(session, None)
+
+    @staticmethod
+    def _next(patient: _Patient) -> float:
+        nudge = NUDGES_S[patient.nudges] if patient.nudges < len(NUDGES_S) else _patience(patient)
+        return patient.since + min(nudge, _patience(patient))
+
+
+def _patience(patient: _Patient) -> float:
+    return PATIENCE_S[min(patient.attempts, len(PATIENCE_S) - 1)]
