@@ -59,10 +59,14 @@ def spoilt(original: Object, path: tuple[Any, ...], value: Any) -> Object:
 
 def busy() -> World:
     """Two gateways, one in a VPC of its own, and a client, all settled."""
-    world = World(*cluster("dual"), obj("Vpc", "vpc1", spec={}), subnet("s1", "192.168.0.0/24", vpc="vpc1"))
+    port = {"enabled": True, "ip": "10.255.255.255", "nodeSelector": {"matchLabels": {"a": "b"}}}
+    world = World(*cluster("dual"), obj("Vpc", "vpc1", spec={"bfdPort": port}))
+    world.put(subnet("s1", "192.168.0.0/24", vpc="vpc1"))
+    world.put(obj("Node", "edge", metadata={"labels": {"a": "b"}}))
     world.put(pod("client"))
     world.put(gateway("good"))
-    world.put(gateway("bad", vpc="vpc1", internalSubnet="s1", replicas=2, policies=[{"subnets": ["s1"]}]))
+    bad: Object = {"vpc": "vpc1", "internalSubnet": "s1", "replicas": 2, "policies": [{"subnets": ["s1"]}]}
+    world.put(gateway("bad", bfd={"enabled": True}, **bad))
     world.settle()
     return world
 

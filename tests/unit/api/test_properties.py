@@ -46,11 +46,19 @@ specs = st.fixed_dictionaries(
         "externalIPs": st.lists(st.sampled_from([f"172.17.0.{i}" for i in range(9, 15)]), max_size=4),
         "prefix": st.sampled_from(["", "veg-"]),
         "image": st.sampled_from(["", "other:1"]),
+        "bfd": st.sampled_from(
+            [
+                {},
+                {"enabled": True},
+                {"enabled": True, "minTX": 20, "multiplier": 2},
+                {"enabled": True, "minRX": 0},
+            ]
+        ),
     },
 )
 CLUSTER = [
     *cluster(),
-    obj("Vpc", "vpc1", spec={}),
+    obj("Vpc", "vpc1", spec={"bfdPort": {"enabled": True, "ip": "10.255.255.255"}}),
     subnet("s1", "192.168.0.0/24", vpc="vpc1", default=True),
     subnet("s2", "192.168.1.0/24", vpc="vpc1"),
     subnet("tiny", "10.80.0.0/29"),
