@@ -11,7 +11,7 @@ from veg_sandbox.cli.context import Paths
 from veg_sandbox.cli.errors import CliError
 from veg_sandbox.faults.book import Book
 from veg_sandbox.faults.kinds import Fault, Kind, pod_service
-from veg_sandbox.net.lab import Lab
+from veg_sandbox.net.lab import Lab, LabError
 from veg_sandbox.net.model import Node
 from veg_sandbox.net.outage import CARRIER, PATH, freeze, is_stopped, thaw
 from veg_sandbox.ovn.daemons import Daemons
@@ -44,7 +44,12 @@ class Injector:
         fault = Fault(**{**fault.__dict__, "since": time.time()})
         if self._lasts(fault):
             self._book.add(fault)
-        self._does[fault.kind](fault)
+        try:
+            self._does[fault.kind](fault)
+        except (CliError, LabError):
+            # What could not be done, or only by half, is not to be healed later.
+            self._book.remove(fault)
+            raise
 
     def heal(self, fault: Fault) -> None:
         """Undo it; nothing happens to what is whole. Raises CliError, LabError, ProcessError."""
@@ -149,7 +154,9 @@ class Injector:
                 return True
 
     def _check(self, fault: Fault) -> None:
-        """Raise CliError for a service that this sandbox has not; a pod or node is checked by who acts."""
+        """Raise CliError or LabError for a service or node that this sandbox has not; pods are checked by who acts."""
+        if fault.kind is Kind.KILL_CHASSIS:
+            self._lab.node(fault.target)
         if fault.kind not in (Kind.KILL_SERVICE, Kind.PAUSE_SERVICE) or pod_service(fault.target):
             return
         known = [*services.services(self._lab, self._where), *self._lab.daemons()]
