@@ -3,7 +3,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 CODE := services sandbox tests
 
-.PHONY: setup demo test check proto proto-check bench lock fmt
+.PHONY: setup demo test check proto proto-check bench bench-bfd lock fmt
 
 setup: ## Debian packages and the pinned Python environment
 	@scripts/bootstrap.sh
@@ -24,6 +24,10 @@ test: check ## every test: unit, functional (real ovsdb, real namespaces), topol
 
 bench: setup ## figures of docs/benchmarks.md, measured here
 	@$(BIN)/python -m tests.bench
+
+bench-bfd: setup ## veg-bfd beside FRR's bfdd, about 40 min; ARGS=--quick: a few minutes
+	@scripts/frr.sh >/dev/null
+	@$(BIN)/python -m tests.bench.bfd $(ARGS)
 
 proto: setup ## regenerate protos/gen
 	@scripts/proto.sh generate

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from veg.bfd.v1 import bfd_pb2 as pb
@@ -16,81 +16,78 @@ from tests.functional.bfd_interop.frr import Frr
 from tests.functional.bfd_interop.lab import DEVICE, OURS, THEIRS, Pair, until
 from tests.functional.bfd_interop.speaker import ACTIVE, Speaker, session
 
-Peer = dict[str, Any]
 TX_MS, RX_MS, MULT = 100, 150, 3
+FAMILIES = ("v4", "v6")
+
+
+class Seen(NamedTuple):
+    """One family's session: what vtysh tells of FRR's end, and gRPC of ours."""
+
+    theirs: dict[str, Any]
+    ours: pb.Session
 
 
 @dataclass
 class Ends:
-    """Both ends of one family's session. What is seen at an end is a pair: (theirs, ours)."""
+    """Both speakers, with a session of each family between them: what a test does and sees, it does and sees in both."""
 
-    family: str
     pair: Pair
     speaker: Speaker
     frr: Frr
-
-    @property
-    def local(self) -> str:
-        return OURS[self.family]
-
-    @property
-    def peer(self) -> str:
-        return THEIRS[self.family]
 
     def ask(
         self, *, tx: int = TX_MS, rx: int = RX_MS, mult: int = MULT, role: pb.SessionRole.ValueType = ACTIVE
     ) -> None:
         """Configure our end."""
-        self.speaker.set(session(self.local, self.peer, tx=tx, rx=rx, mult=mult, role=role))
+        self.speaker.set(*(session(OURS[f], THEIRS[f], tx=tx, rx=rx, mult=mult, role=role) for f in FAMILIES))
 
-    def ask_frr(self, *settings: str) -> None:
-        """Configure the session at FRR's end: lines below its `peer`."""
-        self.frr.configure(f"peer {self.local} local-address {self.peer} interface {DEVICE}", *settings)
+    def ask_frr(self, *settings: str, families: Sequence[str] = FAMILIES) -> None:
+        """Configure FRR's end: lines below `peer`."""
+        lines = [(frr_peer(family), *settings, "exit") for family in families]
+        self.frr.configure(*(line for block in lines for line in block))
 
-    def up(
-        self, *, role: pb.SessionRole.ValueType = ACTIVE, settings: tuple[str, ...] = ()
-    ) -> tuple[Peer, pb.Session]:
-        """Configure both ends and see the session up at both."""
+    def up(self, *, role: pb.SessionRole.ValueType = ACTIVE, settings: tuple[str, ...] = ()) -> list[Seen]:
+        """Configure both ends and see the sessions up at both."""
         self.ask(role=role)
-        self.ask_frr(
-            f"transmit-interval {TX_MS}", f"receive-interval {RX_MS}", f"detect-multiplier {MULT}", *settings
-        )
+        timers = (f"transmit-interval {TX_MS}", f"receive-interval {RX_MS}", f"detect-multiplier {MULT}")
+        self.ask_frr(*timers, *settings)
         return self.see(is_up)
 
-    def look(self) -> tuple[Peer, pb.Session]:
-        """What vtysh and gRPC tell of the session now."""
-        (theirs,) = self.frr.peers()
-        (ours,) = self.speaker.list()
-        return theirs, ours
+    def look(self) -> list[Seen]:
+        """What is told of the two sessions now: IPv4, then IPv6."""
+        theirs = {peer["peer"]: peer for peer in self.frr.peers()}
+        ours = {one.config.peer: one for one in self.speaker.list()}
+        return [Seen(theirs[OURS[f]], ours[THEIRS[f]]) for f in FAMILIES]
 
-    def see(
-        self, holds: Callable[[tuple[Peer, pb.Session]], bool], *, within: float = 15
-    ) -> tuple[Peer, pb.Session]:
-        """What both tell as soon as `holds` says so."""
-        return until(self.look, holds, within=within)
+    def see(self, holds: Callable[[Seen], bool], *, within: float = 30) -> list[Seen]:
+        """What is told as soon as `holds` says so of both sessions."""
+        return until(self.look, lambda seen: all(map(holds, seen)), within=within)
+
+    def ours(self, holds: Callable[[pb.Session], bool], *, within: float = 30) -> list[pb.Session]:
+        """The same while FRR cannot be asked."""
+        return until(self.speaker.list, lambda seen: all(map(holds, seen)), within=within)
 
     def frr_downs(self) -> int:
-        """How often FRR has seen the session leave Up."""
-        (counters,) = self.frr.counters()
-        downs: int = counters["session-down"]
-        return downs
+        """How often FRR has seen a session leave Up."""
+        return sum(counters["session-down"] for counters in self.frr.counters())
 
 
-def is_up(seen: tuple[Peer, pb.Session]) -> bool:
+def frr_peer(family: str) -> str:
+    """What FRR calls the session of a family."""
+    return f"peer {OURS[family]} local-address {THEIRS[family]} interface {DEVICE}"
+
+
+def is_up(seen: Seen) -> bool:
     """Up at both ends, each knowing the other's state and discriminator."""
     theirs, ours = seen
     states = theirs["status"] == "up" and ours.state == ours.remote_state == pb.SESSION_STATE_UP
-    return bool(
-        states
-        and theirs["id"] == ours.remote_discriminator
-        and theirs["remote-id"] == ours.local_discriminator
-    )
+    known = theirs["id"] == ours.remote_discriminator, theirs["remote-id"] == ours.local_discriminator
+    return states and all(known)
 
 
-def is_down(seen: tuple[Peer, pb.Session]) -> bool:
+def is_down(seen: Seen) -> bool:
     """Up at neither end."""
-    theirs, ours = seen
-    return theirs["status"] != "up" and ours.state != pb.SESSION_STATE_UP
+    return seen.theirs["status"] != "up" and seen.ours.state != pb.SESSION_STATE_UP
 
 
 @pytest.fixture
@@ -108,14 +105,14 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-@pytest.fixture(params=["v4", "v6"])
-def ends(request: pytest.FixtureRequest, pair: Pair, folder: Path) -> Iterator[Ends]:
+@pytest.fixture
+def ends(pair: Pair, folder: Path) -> Iterator[Ends]:
     """Both speakers running, without a session yet."""
     speaker, frr = Speaker(pair.ours, folder / "veg"), Frr(pair.theirs, folder / "frr")
     try:
         speaker.start()
         frr.start()
-        yield Ends(request.param, pair, speaker, frr)
+        yield Ends(pair, speaker, frr)
     finally:
         speaker.close()
         frr.close()

@@ -49,12 +49,12 @@ class Frr:
         groups = [line for line in Path("/etc/group").read_text().splitlines() if line[:7] != "frrvty:"]
         (folder / "group").write_text("\n".join([*groups, "frrvty:x:64999:root", ""]))
 
-    def start(self) -> None:
-        """Start what does not run, and wait until bfdd answers."""
+    def start(self, *, within: float = 60) -> None:
+        """Start what does not run, and wait until it answers."""
         if self._zebra is None:
-            self._zebra = self._daemon("zebra")
+            self._zebra = self._daemon("zebra", within)
         if self._bfdd is None:
-            self._bfdd = self._daemon("bfdd", "--bfdctl", str(self._folder / "bfdctl"))
+            self._bfdd = self._daemon("bfdd", within, "--bfdctl", str(self._folder / "bfdctl"))
 
     def configure(self, *lines: str, timeout: float = 30) -> None:
         """Lines of configuration below `bfd`, e.g. "peer 10.0.0.2 interface eth0", "detect-multiplier 5"."""
@@ -78,6 +78,10 @@ class Frr:
         """The process id of bfdd."""
         assert self._bfdd is not None, "bfdd does not run"
         return self._bfdd.pid
+
+    def pids(self) -> list[int]:
+        """The process ids of bfdd and zebra."""
+        return [process.pid for process in (self._bfdd, self._zebra) if process is not None]
 
     def kill(self) -> None:
         """kill -9 of bfdd: it says nothing to its peers, and forgets everything."""
@@ -114,7 +118,7 @@ class Frr:
     def _places(self) -> list[str]:
         return ["--config_dir", str(self._folder), "--vty_socket", str(self._folder)]
 
-    def _daemon(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+    def _daemon(self, name: str, within: float, *arguments: str) -> subprocess.Popen[bytes]:
         vty = self._folder / f"{name}.vty"
         vty.unlink(missing_ok=True)
         argv = [str(self._root / "usr/lib/frr" / name), "-u", "root", "-g", "root", "-P", "0"]
@@ -139,7 +143,7 @@ class Frr:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + within
         while not vty.exists():
             said = (self._folder / f"{name}.out").read_text()
             assert process.poll() is None, f"{name} ended: {said}"

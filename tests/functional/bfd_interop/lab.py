@@ -98,7 +98,7 @@ class Pair:
 
 
 def until(
-    probe: Callable[[], T], holds: Callable[[T], bool], *, within: float = 15, every: float = 0.05
+    probe: Callable[[], T], holds: Callable[[T], bool], *, within: float = 30, every: float = 0.05
 ) -> T:
     """Ask `probe` again and again until its answer `holds`; that answer. AssertionError after `within` seconds."""
     deadline = time.monotonic() + within

@@ -58,7 +58,7 @@ class Speaker:
         argv += [VEG_BFD, "run", "--run-dir", str(self.folder), "--linger", f"{self._linger:g}"]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while not self._answers():
             said = (self.folder / "log").read_text()
             assert self._process.poll() is None, f"veg-bfd ended: {said}"
