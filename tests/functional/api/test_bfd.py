@@ -5,7 +5,9 @@ import json
 import time
 from typing import Any
 
+from veg.api.v1 import api_pb2
 from veg.bfd.v1 import bfd_pb2
+from veg.types.v1 import types_pb2
 from veg_common.objects import Object, Ref
 
 from tests.functional.api.conftest import Lab, gateway
@@ -60,6 +62,11 @@ async def test_readiness_follows_the_sessions(lab: Lab) -> None:
     await lab.until(told)
     assert time.monotonic() - begun < 5
     assert (await lab.status())["ready"] is False
+    async with lab.stub() as stub:
+        key = types_pb2.ObjectKey(namespace="default", name="gateway1")
+        found = (await stub.GetGateway(api_pb2.GetGatewayRequest(key=key), timeout=5)).gateway.status
+    assert [(r.nexthop, r.bfd.state) for r in found.pods] == [(True, "Up"), (True, "Down")]
+    assert list(found.nexthops) == ["10.16.0.2", "10.16.0.3"]
     lab.stop_api()
     lab.programmer.say("10.16.0.3", UP)
     lab.start_api()

@@ -357,6 +357,30 @@ def _status(status: Object) -> api_pb2.GatewayStatus:
             if isinstance(c, dict)
         ],
         observed_generation=_number(status.get("observedGeneration")),
+        nexthops=_texts(status.get("nexthops")),
+        pods=[_replica(entry) for entry in _list(status.get("pods")) if isinstance(entry, dict)],
+    )
+
+
+def _replica(entry: Object) -> api_pb2.Replica:
+    bfd = entry.get("bfd")
+    session = None
+    if isinstance(bfd, dict):
+        session = api_pb2.ReplicaBfd(
+            state=_text(bfd.get("state")), since=_text(bfd.get("since")), message=_text(bfd.get("message"))
+        )
+    return api_pb2.Replica(
+        pod=_text(entry.get("pod")),
+        node=_text(entry.get("node")),
+        internal_ips=_text(entry.get("internalIPs")),
+        external_ips=_text(entry.get("externalIPs")),
+        ready=entry.get("ready") is True,
+        nexthop=entry.get("nexthop") is True,
+        serving=entry.get("serving") is True,
+        reason=_text(entry.get("reason")),
+        message=_text(entry.get("message")),
+        since=_text(entry.get("since")),
+        bfd=session,
     )
 
 

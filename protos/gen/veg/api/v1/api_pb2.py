@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from veg.types.v1 import types_pb2 as veg_dot_types_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14veg/api/v1/api.proto\x12\nveg.api.v1\x1a\x18veg/types/v1/types.proto\"\xac\x01\n\x07Gateway\x12$\n\x03key\x18\x01 \x01(\x0b\x32\x17.veg.types.v1.ObjectKey\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x12\x15\n\rcreation_time\x18\x03 \x01(\t\x12%\n\x04spec\x18\x04 \x01(\x0b\x32\x17.veg.api.v1.GatewaySpec\x12)\n\x06status\x18\x05 \x01(\x0b\x32\x19.veg.api.v1.GatewayStatus\"\xfb\x01\n\x0bGatewaySpec\x12\x0b\n\x03vpc\x18\x01 \x01(\t\x12\x10\n\x08replicas\x18\x02 \x01(\x05\x12\x0e\n\x06prefix\x18\x03 \x01(\t\x12\r\n\x05image\x18\x04 \x01(\t\x12\x17\n\x0finternal_subnet\x18\x05 \x01(\t\x12\x17\n\x0f\x65xternal_subnet\x18\x06 \x01(\t\x12\x14\n\x0cinternal_ips\x18\x07 \x03(\t\x12\x14\n\x0c\x65xternal_ips\x18\x08 \x03(\t\x12#\n\x03\x62\x66\x64\x18\t \x01(\x0b\x32\x16.veg.api.v1.GatewayBfd\x12+\n\x08policies\x18\n \x03(\x0b\x32\x19.veg.api.v1.GatewayPolicy\"Q\n\nGatewayBfd\x12\x0f\n\x07\x65nabled\x18\x01 \x01(\x08\x12\x0e\n\x06min_rx\x18\x02 \x01(\x05\x12\x0e\n\x06min_tx\x18\x03 \x01(\x05\x12\x12\n\nmultiplier\x18\x04 \x01(\x05\"A\n\rGatewayPolicy\x12\x0c\n\x04snat\x18\x01 \x01(\x08\x12\x11\n\tip_blocks\x18\x02 \x03(\t\x12\x0f\n\x07subnets\x18\x03 \x03(\t\"\xcb\x01\n\rGatewayStatus\x12\r\n\x05ready\x18\x01 \x01(\x08\x12\r\n\x05phase\x18\x02 \x01(\t\x12\x14\n\x0cinternal_ips\x18\x03 \x03(\t\x12\x14\n\x0c\x65xternal_ips\x18\x04 \x03(\t\x12&\n\x08workload\x18\x05 \x01(\x0b\x32\x14.veg.api.v1.Workload\x12+\n\nconditions\x18\x06 \x03(\x0b\x32\x17.veg.types.v1.Condition\x12\x1b\n\x13observed_generation\x18\x07 \x01(\x03\"J\n\x08Workload\x12\x13\n\x0b\x61pi_version\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\r\n\x05nodes\x18\x04 \x03(\t\":\n\x07Problem\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0f\n\x07warning\x18\x03 \x01(\x08\"9\n\x11GetGatewayRequest\x12$\n\x03key\x18\x01 \x01(\x0b\x32\x17.veg.types.v1.ObjectKey\":\n\x12GetGatewayResponse\x12$\n\x07gateway\x18\x01 \x01(\x0b\x32\x13.veg.api.v1.Gateway\"(\n\x13ListGatewaysRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\"=\n\x14ListGatewaysResponse\x12%\n\x08gateways\x18\x01 \x03(\x0b\x32\x13.veg.api.v1.Gateway\")\n\x14WatchGatewaysRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\"g\n\x15WatchGatewaysResponse\x12(\n\x04type\x18\x01 \x01(\x0e\x32\x1a.veg.api.v1.WatchEventType\x12$\n\x07gateway\x18\x02 \x01(\x0b\x32\x13.veg.api.v1.Gateway\"*\n\x16ValidateGatewayRequest\x12\x10\n\x08manifest\x18\x01 \x01(\t\"O\n\x17ValidateGatewayResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\x12%\n\x08problems\x18\x02 \x03(\x0b\x32\x13.veg.api.v1.Problem\"[\n\x12PlanGatewayRequest\x12\x12\n\x08manifest\x18\x01 \x01(\tH\x00\x12&\n\x03key\x18\x02 \x01(\x0b\x32\x17.veg.types.v1.ObjectKeyH\x00\x42\t\n\x07subject\"i\n\x13PlanGatewayResponse\x12+\n\noperations\x18\x01 \x03(\x0b\x32\x17.veg.types.v1.Operation\x12%\n\x08problems\x18\x02 \x03(\x0b\x32\x13.veg.api.v1.Problem*\xa8\x01\n\x0eWatchEventType\x12 \n\x1cWATCH_EVENT_TYPE_UNSPECIFIED\x10\x00\x12\x1a\n\x16WATCH_EVENT_TYPE_ADDED\x10\x01\x12\x1d\n\x19WATCH_EVENT_TYPE_MODIFIED\x10\x02\x12\x1c\n\x18WATCH_EVENT_TYPE_DELETED\x10\x03\x12\x1b\n\x17WATCH_EVENT_TYPE_SYNCED\x10\x04\x32\xba\x03\n\x14\x45gressGatewayService\x12K\n\nGetGateway\x12\x1d.veg.api.v1.GetGatewayRequest\x1a\x1e.veg.api.v1.GetGatewayResponse\x12Q\n\x0cListGateways\x12\x1f.veg.api.v1.ListGatewaysRequest\x1a .veg.api.v1.ListGatewaysResponse\x12V\n\rWatchGateways\x12 .veg.api.v1.WatchGatewaysRequest\x1a!.veg.api.v1.WatchGatewaysResponse0\x01\x12Z\n\x0fValidateGateway\x12\".veg.api.v1.ValidateGatewayRequest\x1a#.veg.api.v1.ValidateGatewayResponse\x12N\n\x0bPlanGateway\x12\x1e.veg.api.v1.PlanGatewayRequest\x1a\x1f.veg.api.v1.PlanGatewayResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14veg/api/v1/api.proto\x12\nveg.api.v1\x1a\x18veg/types/v1/types.proto\"\xac\x01\n\x07Gateway\x12$\n\x03key\x18\x01 \x01(\x0b\x32\x17.veg.types.v1.ObjectKey\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x12\x15\n\rcreation_time\x18\x03 \x01(\t\x12%\n\x04spec\x18\x04 \x01(\x0b\x32\x17.veg.api.v1.GatewaySpec\x12)\n\x06status\x18\x05 \x01(\x0b\x32\x19.veg.api.v1.GatewayStatus\"\xfb\x01\n\x0bGatewaySpec\x12\x0b\n\x03vpc\x18\x01 \x01(\t\x12\x10\n\x08replicas\x18\x02 \x01(\x05\x12\x0e\n\x06prefix\x18\x03 \x01(\t\x12\r\n\x05image\x18\x04 \x01(\t\x12\x17\n\x0finternal_subnet\x18\x05 \x01(\t\x12\x17\n\x0f\x65xternal_subnet\x18\x06 \x01(\t\x12\x14\n\x0cinternal_ips\x18\x07 \x03(\t\x12\x14\n\x0c\x65xternal_ips\x18\x08 \x03(\t\x12#\n\x03\x62\x66\x64\x18\t \x01(\x0b\x32\x16.veg.api.v1.GatewayBfd\x12+\n\x08policies\x18\n \x03(\x0b\x32\x19.veg.api.v1.GatewayPolicy\"Q\n\nGatewayBfd\x12\x0f\n\x07\x65nabled\x18\x01 \x01(\x08\x12\x0e\n\x06min_rx\x18\x02 \x01(\x05\x12\x0e\n\x06min_tx\x18\x03 \x01(\x05\x12\x12\n\nmultiplier\x18\x04 \x01(\x05\"A\n\rGatewayPolicy\x12\x0c\n\x04snat\x18\x01 \x01(\x08\x12\x11\n\tip_blocks\x18\x02 \x03(\t\x12\x0f\n\x07subnets\x18\x03 \x03(\t\"\x80\x02\n\rGatewayStatus\x12\r\n\x05ready\x18\x01 \x01(\x08\x12\r\n\x05phase\x18\x02 \x01(\t\x12\x14\n\x0cinternal_ips\x18\x03 \x03(\t\x12\x14\n\x0c\x65xternal_ips\x18\x04 \x03(\t\x12&\n\x08workload\x18\x05 \x01(\x0b\x32\x14.veg.api.v1.Workload\x12+\n\nconditions\x18\x06 \x03(\x0b\x32\x17.veg.types.v1.Condition\x12\x1b\n\x13observed_generation\x18\x07 \x01(\x03\x12\x10\n\x08nexthops\x18\x08 \x03(\t\x12!\n\x04pods\x18\t \x03(\x0b\x32\x13.veg.api.v1.Replica\"\xd6\x01\n\x07Replica\x12\x0b\n\x03pod\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x14\n\x0cinternal_ips\x18\x03 \x01(\t\x12\x14\n\x0c\x65xternal_ips\x18\x04 \x01(\t\x12\r\n\x05ready\x18\x05 \x01(\x08\x12\x0f\n\x07nexthop\x18\x06 \x01(\x08\x12\x0f\n\x07serving\x18\x07 \x01(\x08\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x0f\n\x07message\x18\t \x01(\t\x12\r\n\x05since\x18\n \x01(\t\x12#\n\x03\x62\x66\x64\x18\x0b \x01(\x0b\x32\x16.veg.api.v1.ReplicaBfd\";\n\nReplicaBfd\x12\r\n\x05state\x18\x01 \x01(\t\x12\r\n\x05since\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"J\n\x08Workload\x12\x13\n\x0b\x61pi_version\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\r\n\x05nodes\x18\x04 \x03(\t\":\n\x07Problem\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0f\n\x07warning\x18\x03 \x01(\x08\"9\n\x11GetGatewayRequest\x12$\n\x03key\x18\x01 \x01(\x0b\x32\x17.veg.types.v1.ObjectKey\":\n\x12GetGatewayResponse\x12$\n\x07gateway\x18\x01 \x01(\x0b\x32\x13.veg.api.v1.Gateway\"(\n\x13ListGatewaysRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\"=\n\x14ListGatewaysResponse\x12%\n\x08gateways\x18\x01 \x03(\x0b\x32\x13.veg.api.v1.Gateway\")\n\x14WatchGatewaysRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\"g\n\x15WatchGatewaysResponse\x12(\n\x04type\x18\x01 \x01(\x0e\x32\x1a.veg.api.v1.WatchEventType\x12$\n\x07gateway\x18\x02 \x01(\x0b\x32\x13.veg.api.v1.Gateway\"*\n\x16ValidateGatewayRequest\x12\x10\n\x08manifest\x18\x01 \x01(\t\"O\n\x17ValidateGatewayResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\x12%\n\x08problems\x18\x02 \x03(\x0b\x32\x13.veg.api.v1.Problem\"[\n\x12PlanGatewayRequest\x12\x12\n\x08manifest\x18\x01 \x01(\tH\x00\x12&\n\x03key\x18\x02 \x01(\x0b\x32\x17.veg.types.v1.ObjectKeyH\x00\x42\t\n\x07subject\"i\n\x13PlanGatewayResponse\x12+\n\noperations\x18\x01 \x03(\x0b\x32\x17.veg.types.v1.Operation\x12%\n\x08problems\x18\x02 \x03(\x0b\x32\x13.veg.api.v1.Problem*\xa8\x01\n\x0eWatchEventType\x12 \n\x1cWATCH_EVENT_TYPE_UNSPECIFIED\x10\x00\x12\x1a\n\x16WATCH_EVENT_TYPE_ADDED\x10\x01\x12\x1d\n\x19WATCH_EVENT_TYPE_MODIFIED\x10\x02\x12\x1c\n\x18WATCH_EVENT_TYPE_DELETED\x10\x03\x12\x1b\n\x17WATCH_EVENT_TYPE_SYNCED\x10\x04\x32\xba\x03\n\x14\x45gressGatewayService\x12K\n\nGetGateway\x12\x1d.veg.api.v1.GetGatewayRequest\x1a\x1e.veg.api.v1.GetGatewayResponse\x12Q\n\x0cListGateways\x12\x1f.veg.api.v1.ListGatewaysRequest\x1a .veg.api.v1.ListGatewaysResponse\x12V\n\rWatchGateways\x12 .veg.api.v1.WatchGatewaysRequest\x1a!.veg.api.v1.WatchGatewaysResponse0\x01\x12Z\n\x0fValidateGateway\x12\".veg.api.v1.ValidateGatewayRequest\x1a#.veg.api.v1.ValidateGatewayResponse\x12N\n\x0bPlanGateway\x12\x1e.veg.api.v1.PlanGatewayRequest\x1a\x1f.veg.api.v1.PlanGatewayResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'veg.api.v1.api_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WATCHEVENTTYPE']._serialized_start=1681
-  _globals['_WATCHEVENTTYPE']._serialized_end=1849
+  _globals['_WATCHEVENTTYPE']._serialized_start=2012
+  _globals['_WATCHEVENTTYPE']._serialized_end=2180
   _globals['_GATEWAY']._serialized_start=63
   _globals['_GATEWAY']._serialized_end=235
   _globals['_GATEWAYSPEC']._serialized_start=238
@@ -43,31 +43,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GATEWAYPOLICY']._serialized_start=574
   _globals['_GATEWAYPOLICY']._serialized_end=639
   _globals['_GATEWAYSTATUS']._serialized_start=642
-  _globals['_GATEWAYSTATUS']._serialized_end=845
-  _globals['_WORKLOAD']._serialized_start=847
-  _globals['_WORKLOAD']._serialized_end=921
-  _globals['_PROBLEM']._serialized_start=923
-  _globals['_PROBLEM']._serialized_end=981
-  _globals['_GETGATEWAYREQUEST']._serialized_start=983
-  _globals['_GETGATEWAYREQUEST']._serialized_end=1040
-  _globals['_GETGATEWAYRESPONSE']._serialized_start=1042
-  _globals['_GETGATEWAYRESPONSE']._serialized_end=1100
-  _globals['_LISTGATEWAYSREQUEST']._serialized_start=1102
-  _globals['_LISTGATEWAYSREQUEST']._serialized_end=1142
-  _globals['_LISTGATEWAYSRESPONSE']._serialized_start=1144
-  _globals['_LISTGATEWAYSRESPONSE']._serialized_end=1205
-  _globals['_WATCHGATEWAYSREQUEST']._serialized_start=1207
-  _globals['_WATCHGATEWAYSREQUEST']._serialized_end=1248
-  _globals['_WATCHGATEWAYSRESPONSE']._serialized_start=1250
-  _globals['_WATCHGATEWAYSRESPONSE']._serialized_end=1353
-  _globals['_VALIDATEGATEWAYREQUEST']._serialized_start=1355
-  _globals['_VALIDATEGATEWAYREQUEST']._serialized_end=1397
-  _globals['_VALIDATEGATEWAYRESPONSE']._serialized_start=1399
-  _globals['_VALIDATEGATEWAYRESPONSE']._serialized_end=1478
-  _globals['_PLANGATEWAYREQUEST']._serialized_start=1480
-  _globals['_PLANGATEWAYREQUEST']._serialized_end=1571
-  _globals['_PLANGATEWAYRESPONSE']._serialized_start=1573
-  _globals['_PLANGATEWAYRESPONSE']._serialized_end=1678
-  _globals['_EGRESSGATEWAYSERVICE']._serialized_start=1852
-  _globals['_EGRESSGATEWAYSERVICE']._serialized_end=2294
+  _globals['_GATEWAYSTATUS']._serialized_end=898
+  _globals['_REPLICA']._serialized_start=901
+  _globals['_REPLICA']._serialized_end=1115
+  _globals['_REPLICABFD']._serialized_start=1117
+  _globals['_REPLICABFD']._serialized_end=1176
+  _globals['_WORKLOAD']._serialized_start=1178
+  _globals['_WORKLOAD']._serialized_end=1252
+  _globals['_PROBLEM']._serialized_start=1254
+  _globals['_PROBLEM']._serialized_end=1312
+  _globals['_GETGATEWAYREQUEST']._serialized_start=1314
+  _globals['_GETGATEWAYREQUEST']._serialized_end=1371
+  _globals['_GETGATEWAYRESPONSE']._serialized_start=1373
+  _globals['_GETGATEWAYRESPONSE']._serialized_end=1431
+  _globals['_LISTGATEWAYSREQUEST']._serialized_start=1433
+  _globals['_LISTGATEWAYSREQUEST']._serialized_end=1473
+  _globals['_LISTGATEWAYSRESPONSE']._serialized_start=1475
+  _globals['_LISTGATEWAYSRESPONSE']._serialized_end=1536
+  _globals['_WATCHGATEWAYSREQUEST']._serialized_start=1538
+  _globals['_WATCHGATEWAYSREQUEST']._serialized_end=1579
+  _globals['_WATCHGATEWAYSRESPONSE']._serialized_start=1581
+  _globals['_WATCHGATEWAYSRESPONSE']._serialized_end=1684
+  _globals['_VALIDATEGATEWAYREQUEST']._serialized_start=1686
+  _globals['_VALIDATEGATEWAYREQUEST']._serialized_end=1728
+  _globals['_VALIDATEGATEWAYRESPONSE']._serialized_start=1730
+  _globals['_VALIDATEGATEWAYRESPONSE']._serialized_end=1809
+  _globals['_PLANGATEWAYREQUEST']._serialized_start=1811
+  _globals['_PLANGATEWAYREQUEST']._serialized_end=1902
+  _globals['_PLANGATEWAYRESPONSE']._serialized_start=1904
+  _globals['_PLANGATEWAYRESPONSE']._serialized_end=2009
+  _globals['_EGRESSGATEWAYSERVICE']._serialized_start=2183
+  _globals['_EGRESSGATEWAYSERVICE']._serialized_end=2625
 # @@protoc_insertion_point(module_scope)

@@ -243,6 +243,8 @@ class GatewayStatus(_message.Message):
     WORKLOAD_FIELD_NUMBER: _builtins.int
     CONDITIONS_FIELD_NUMBER: _builtins.int
     OBSERVED_GENERATION_FIELD_NUMBER: _builtins.int
+    NEXTHOPS_FIELD_NUMBER: _builtins.int
+    PODS_FIELD_NUMBER: _builtins.int
     ready: _builtins.bool
     """The data path works."""
     phase: _builtins.str
@@ -265,6 +267,14 @@ class GatewayStatus(_message.Message):
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Condition]:
         """What is well and what is not."""
 
+    @_builtins.property
+    def nexthops(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Canonical addresses in the VPC that OVN is asked to send traffic to."""
+
+    @_builtins.property
+    def pods(self) -> _containers.RepeatedCompositeFieldContainer[Global___Replica]:
+        """The replicas, sorted by their internal addresses."""
+
     def __init__(
         self,
         *,
@@ -275,14 +285,110 @@ class GatewayStatus(_message.Message):
         workload: Global___Workload | None = ...,
         conditions: _abc.Iterable[_types_pb2.Condition] | None = ...,
         observed_generation: _builtins.int = ...,
+        nexthops: _abc.Iterable[_builtins.str] | None = ...,
+        pods: _abc.Iterable[Global___Replica] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["workload", b"workload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "external_ips", b"external_ips", "internal_ips", b"internal_ips", "observed_generation", b"observed_generation", "phase", b"phase", "ready", b"ready", "workload", b"workload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "external_ips", b"external_ips", "internal_ips", b"internal_ips", "nexthops", b"nexthops", "observed_generation", b"observed_generation", "phase", b"phase", "pods", b"pods", "ready", b"ready", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GatewayStatus: _TypeAlias = GatewayStatus  # noqa: Y015
+
+@_typing.final
+class Replica(_message.Message):
+    """An entry of status.pods: one gateway pod."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POD_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    INTERNAL_IPS_FIELD_NUMBER: _builtins.int
+    EXTERNAL_IPS_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
+    NEXTHOP_FIELD_NUMBER: _builtins.int
+    SERVING_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    BFD_FIELD_NUMBER: _builtins.int
+    pod: _builtins.str
+    """metadata.name of the pod."""
+    node: _builtins.str
+    """Its node; empty before it has one."""
+    internal_ips: _builtins.str
+    """"v4", "v6" or "v4,v6"; empty before it has some."""
+    external_ips: _builtins.str
+    """"v4", "v6" or "v4,v6"; empty before it has some."""
+    ready: _builtins.bool
+    """The pod is Ready."""
+    nexthop: _builtins.bool
+    """OVN is asked to send traffic there."""
+    serving: _builtins.bool
+    """A nexthop; with BFD, one whose sessions are up."""
+    reason: _builtins.str
+    """CamelCase: "Ready", "WasReady", "SessionDown", "NotReadyYet", "Unscheduled", …"""
+    message: _builtins.str
+    """What scheduler and kubelet say; empty when they say nothing."""
+    since: _builtins.str
+    """RFC 3339 time of the last change of serving or reason."""
+    @_builtins.property
+    def bfd(self) -> Global___ReplicaBfd:
+        """Unset without BFD."""
+
+    def __init__(
+        self,
+        *,
+        pod: _builtins.str = ...,
+        node: _builtins.str = ...,
+        internal_ips: _builtins.str = ...,
+        external_ips: _builtins.str = ...,
+        ready: _builtins.bool = ...,
+        nexthop: _builtins.bool = ...,
+        serving: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+        since: _builtins.str = ...,
+        bfd: Global___ReplicaBfd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bfd", b"bfd"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bfd", b"bfd", "external_ips", b"external_ips", "internal_ips", b"internal_ips", "message", b"message", "nexthop", b"nexthop", "node", b"node", "pod", b"pod", "ready", b"ready", "reason", b"reason", "serving", b"serving", "since", b"since"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Replica: _TypeAlias = Replica  # noqa: Y015
+
+@_typing.final
+class ReplicaBfd(_message.Message):
+    """A replica's sessions as one: OVN's view of the one that is worst off."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    state: _builtins.str
+    """"Up", "Init", "Down", "AdminDown", "Unknown" (OVN has told of none) or "None" (it is no nexthop)."""
+    since: _builtins.str
+    """RFC 3339 time of the last change of state."""
+    message: _builtins.str
+    """Which session, and why; empty when all are up."""
+    def __init__(
+        self,
+        *,
+        state: _builtins.str = ...,
+        since: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "since", b"since", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplicaBfd: _TypeAlias = ReplicaBfd  # noqa: Y015
 
 @_typing.final
 class Workload(_message.Message):
