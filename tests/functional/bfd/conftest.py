@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import pytest
 from veg.bfd.v1 import bfd_pb2 as pb
 
@@ -75,6 +76,15 @@ def bfdd_control(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def runs(speaker: Speaker) -> bool:
+    """Whether it answers."""
+    try:
+        speaker.list(timeout=10)
+    except grpc.RpcError:
+        return False
+    return True
+
+
 @pytest.fixture(scope="module")
 def pair() -> Iterator[Pair]:
     link = Pair()
@@ -98,8 +108,10 @@ def running(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[En
 
 @pytest.fixture
 def ends(running: Ends) -> Ends:
-    """Both speakers, without sessions and holds."""
+    """Both speakers, without sessions and holds; one that a failed test left dead is started again."""
     for speaker in (running.a, running.b):
+        if not runs(speaker):
+            speaker.start()
         for owner in ("test", "other", "bfdd-control"):
             speaker.set(owner=owner)
         speaker.admin_down(down=False)

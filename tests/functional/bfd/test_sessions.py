@@ -57,13 +57,13 @@ def test_passive_ends_find_each_other(ends: Ends) -> None:
 def test_passive_is_never_silent_again(ends: Ends) -> None:
     """A passive end goes on speaking after its peer fell silent, so that the peer finds it again."""
     ends.up()
-    ends.pair.cut()
+    ends.pair.mute(ends.pair.ours)
     try:
-        _, theirs = ends.states(DOWN, DOWN)
+        (theirs,) = until(ends.b.list, lambda found: found[0].state == DOWN)
         until(ends.b.list, lambda found: found[0].tx_packets >= theirs.tx_packets + 2)
-        assert ends.b.list()[0].remote_discriminator == 0
+        until(ends.b.list, lambda found: found[0].remote_discriminator == 0)
     finally:
-        ends.pair.heal()
+        ends.pair.unmute(ends.pair.ours)
     ends.see(all_up(1))
 
 
@@ -244,6 +244,7 @@ def test_bad_requests(ends: Ends) -> None:
     for call in (
         lambda: ends.a.set(good, owner=""),
         lambda: ends.a.set(good, good),
+        lambda: ends.a.admin_down(down=True, peers=["nobody"]),
         lambda: ends.a.stub.SetAdminDown(pb.SetAdminDownRequest(down=True, diagnostic=77), timeout=10),  # type: ignore[arg-type]
     ):
         with pytest.raises(grpc.RpcError) as refused:

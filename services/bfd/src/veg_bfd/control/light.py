@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import json
 from pathlib import Path
 from typing import Any
 
 from veg_bfd.control.mirror import describe
 from veg_bfd.control.sessions import Sessions
+from veg_bfd.core.model import canonical
 from veg_bfd.errors import BfdError, ConfigError, OwnerError
 
 _TIMEOUT = 15.0
@@ -60,11 +60,11 @@ class Light:
                     "discards": mirror.stats.discards,
                 }
             case "allow":
-                await sessions.allow([_address(peer) for peer in request["peers"]])
+                await sessions.allow([canonical(peer, "peer") for peer in request["peers"]])
             case "block":
-                await sessions.block([_address(peer) for peer in request["peers"]])
+                await sessions.block([canonical(peer, "peer") for peer in request["peers"]])
             case "admin":
-                peers = [_address(peer) for peer in request["peers"]]
+                peers = [str(peer) for peer in request["peers"]]
                 await sessions.admin(peers, down=bool(request["down"]), reason=str(request["reason"]))
             case "session-admin":
                 await sessions.admin_one(int(request["id"]), down=bool(request["down"]))
@@ -84,10 +84,3 @@ async def _read(reader: asyncio.StreamReader) -> Any:
         return json.loads(await reader.readline())
     except (ValueError, RecursionError):
         return {"command": "nonsense"}
-
-
-def _address(text: str) -> str:
-    try:
-        return str(ipaddress.ip_address(text))
-    except ValueError:
-        raise ConfigError(f"{text!r} is no IP address") from None

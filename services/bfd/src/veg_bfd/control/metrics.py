@@ -75,6 +75,11 @@ class Sessions(Collector):
         yield CounterMetricFamily(
             "veg_bfd_send_errors", "Packets that could not be sent.", value=stats.send_errors
         )
+        yield CounterMetricFamily(
+            "veg_bfd_stalls",
+            "Times that packets had to wait for the loop for 10 ms or more.",
+            value=stats.stalls,
+        )
         yield GaugeMetricFamily(
             "veg_bfd_realtime", "1 under SCHED_FIFO.", value=float(self._mirror.policy == "SCHED_FIFO")
         )

@@ -40,6 +40,7 @@ class Stats:
     discards: dict[str, int] = field(default_factory=dict)
     unknown: int = 0
     send_errors: int = 0
+    stalls: int = 0
 
 
 class Mirror:

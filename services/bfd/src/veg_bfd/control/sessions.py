@@ -9,7 +9,7 @@ from dataclasses import replace
 from veg_bfd import wire
 from veg_bfd.control.loop import Loop
 from veg_bfd.control.mirror import Mirror
-from veg_bfd.core.model import Diagnostic, Role, SessionConfig, Timers, View, checked
+from veg_bfd.core.model import Diagnostic, Role, SessionConfig, Timers, View, canonical, checked
 from veg_bfd.errors import ConfigError, OwnerError
 
 # Owner of the sessions that `bfdd-control allow` makes.
@@ -63,8 +63,9 @@ class Sessions:
         diagnostic: int = Diagnostic.ADMINISTRATIVELY_DOWN,
     ) -> list[View]:
         """Take sessions administratively down or let them come up; no peers: all, and those to come."""
+        peers = [canonical(peer, "peers") for peer in peers]
         async with self._lock:
-            await self.loop.request(wire.pack("admin", list(peers), down, reason, diagnostic))
+            await self.loop.request(wire.pack("admin", peers, down, reason, diagnostic))
             if not peers:
                 self.on_hold((diagnostic, reason) if down else None)
         return [view for view in self.mirror.sessions.values() if not peers or view.peer in peers]

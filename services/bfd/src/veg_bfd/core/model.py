@@ -112,6 +112,11 @@ def checked(config: SessionConfig) -> SessionConfig:
     return SessionConfig(str(local), str(peer), timers, config.interface, config.min_ttl, config.role)
 
 
+def canonical(text: str, what: str) -> str:
+    """A unicast address as sessions are named by it. Raises ConfigError, which begins with `what`."""
+    return str(_address(text, what))
+
+
 def _address(text: str, what: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     try:
         address = ipaddress.ip_address(text)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from veg_bfd import wire
@@ -17,6 +18,14 @@ from veg_bfd.errors import BfdError, ConfigError, UnavailableError
 from veg_bfd.io.child import Child
 from veg_bfd.io.priority import Scheduling
 from veg_bfd.io.udp import Transmitter
+
+
+@dataclass
+class LoopStats:
+    """Counters of the packet loop. `stalls`: times that packets had to wait for 10 ms or more."""
+
+    stalls: int = 0
+
 
 _COMMANDS = 8  # carried out in one slice
 _TOLD = 16  # events told in one slice
@@ -36,6 +45,7 @@ class Link:
         self._events: deque[Event | bytes] = deque()
         self._dump: Iterator[bytes] | None = None
         self._error: BfdError | None = None
+        self.stats = LoopStats()
         self.stopping = False
         self.drained = False
         self._commands: dict[str, Callable[..., None]] = {
@@ -135,6 +145,7 @@ class Link:
                 "discards": {reason.value: count for reason, count in engine.discards.items()},
                 "unknown": engine.unknown,
                 "send_errors": self._transmitter.errors,
+                "stalls": self.stats.stalls,
             },
         )
 

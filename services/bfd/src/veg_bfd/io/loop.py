@@ -24,6 +24,7 @@ from veg_bfd.io.udp import Receiver, Transmitter
 _BATCH = 256  # packets read from a socket before timers are looked at
 _FLOOD = 16384  # more than a receive buffer holds: what is behind them came after the detection time's end
 _STALL_US = 10_000
+_TELL_STALL_US = 10_000_000
 _GRACE_US = 10_000
 _GRACE_SESSION_US = 50  # every session of a peer that was paused too sends at the same moment
 _GRACE_MAX_US = 100_000
@@ -64,6 +65,8 @@ class PacketLoop:
         self._over = False
         self._awake_at = clock()
         self._grace_until = 0
+        self._worst_stall = 0
+        self._tell_stall_at = 0
         self._busy = False
         self._packets = 0
 
@@ -121,7 +124,8 @@ class PacketLoop:
             if now >= self._grace_until + _GRACE_SPACING_US:
                 grace = _GRACE_US + _GRACE_SESSION_US * len(self._engine.sessions())
                 self._grace_until = now + min(grace, _GRACE_MAX_US)
-            self._link.log("warning", "stall", work_ms=work // 1000, overslept_ms=max(0, sleep // 1000))
+            self._link.stats.stalls += 1
+            self._worst_stall = max(self._worst_stall, work, sleep)
 
     # Time ---------------------------------------------------------------------------------------------------
 
@@ -154,6 +158,9 @@ class PacketLoop:
         self._housekeeping_at = now + _HOUSEKEEPING_US
         self._busy = self._packets * 1_000_000 > _BUSY * _HOUSEKEEPING_US
         self._packets = 0
+        if self._worst_stall and now >= self._tell_stall_at:
+            self._link.log("warning", "stall", worst_ms=self._worst_stall // 1000)
+            self._worst_stall, self._tell_stall_at = 0, now + _TELL_STALL_US
         if now >= self._forget_at:
             self._forget_at = now + _FORGET_US
             for receiver in self._receivers:

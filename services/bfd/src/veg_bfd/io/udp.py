@@ -149,7 +149,7 @@ class Transmitter:
             if channel.__class__ is not Channel or channel.send is None:
                 channel = self._open(now, session)
                 if channel.send is None:
-                    self.errors += 1
+                    self._lost(session)
                     continue
             try:
                 channel.send(data)
@@ -173,7 +173,7 @@ class Transmitter:
 
     def _failed(self, now: int, session: Session, channel: Channel, data: bytes, error: OSError) -> None:
         if error.errno in (errno.EAGAIN, errno.ENOBUFS, errno.EPERM):
-            self.errors += 1
+            self._lost(session)
             self._note(session, channel, error)
             return
         # A connected socket reports what ICMP said about an earlier packet instead of sending this one.
@@ -181,10 +181,14 @@ class Transmitter:
             assert channel.send is not None  # noqa: S101 (the caller has just used it)
             channel.send(data)
         except OSError as again:
-            self.errors += 1
+            self._lost(session)
             self._close(channel)
             channel.retry_at = now + RETRY_US
             self._note(session, channel, again)
+
+    def _lost(self, session: Session) -> None:
+        self.errors += 1
+        session.tx_packets -= 1
 
     def _open(self, now: int, session: Session) -> Channel:
         channel = session.channel
