@@ -175,8 +175,22 @@ class ReconcileCommand(BaseCommand):  # type: ignore[misc]  # ovsdbapp ships no 
         row = self._replica.get(table, uuid)
         if table in rows.HOLDERS and isinstance(uuid, UUID):
             self._let_go(txn, op.row, uuid)
+            self._unlink(txn, op.row, uuid)
             self._removed.append((table, uuid))
         row.delete()
+
+    @staticmethod
+    def _unlink(txn: Any, row: Row, uuid: UUID) -> None:
+        """Empty a port's reference to its group: the server counts it until after it has checked the group's end."""
+        if row.table == rows.ROUTER_PORT and row.columns.get("ha_chassis_group"):
+            txn.add_op(
+                {
+                    "op": "update",
+                    "table": row.table,
+                    "where": [["_uuid", "==", ["uuid", str(uuid)]]],
+                    "row": {"ha_chassis_group": ["set", []]},
+                }
+            )
 
     def _let_go(self, txn: Any, row: Row, uuid: UUID) -> None:
         """Take a row from its holder; a row that nothing refers to is collected by the server."""

@@ -65,7 +65,8 @@ class Replica:
     def status(self, logical_port: str, peer: str) -> str:
         """Status of a BFD row; "" when there is none."""
         for row in self.sessions(logical_port, peer):
-            for status in row.status:
+            # A row that is being made in this transaction has none.
+            for status in getattr(row, "status", ()):
                 return str(status)
         return ""
 

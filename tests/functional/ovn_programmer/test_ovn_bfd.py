@@ -1,0 +1,300 @@
+"""BFD on real OVN (variant S3) with the real speaker in pods: three chassis, and one VPC with three replicas."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from veg.bfd.v1 import bfd_pb2
+from veg.bfd.v1 import bfd_pb2_grpc as bfd_grpc
+from veg.programmer.v1 import programmer_pb2 as pb
+from veg_common.server import channel
+from veg_sandbox.net.lab import Lab, LabSpec, lab_dir
+
+BASE = Path(f"/run/veg-programmer-{os.getpid()}")
+NODES = ["kube-ovn-worker", "kube-ovn-worker2", "kube-ovn-worker3"]
+REPLICAS = {2: NODES[0], 3: NODES[1], 4: NODES[2]}
+BFD = ("10.255.255.255", "fdff::1")
+LOCAL = ["192.168.0.0/24", "fd00::/64"]
+V4 = [f"192.168.0.{n}" for n in REPLICAS]
+V6 = [f"fd00::{n}" for n in REPLICAS]
+MS = 100
+
+
+@dataclass
+class Remote:
+    """The lab's Northbound database, as the programmer and the assertions see it."""
+
+    lab: Lab
+    folder: Path
+    process: object = field(default_factory=object)
+
+    @property
+    def remote(self) -> str:
+        return self.lab.nb_remote
+
+    def nbctl(self, *args: str) -> str:
+        return self.lab.nbctl(*args)
+
+    def shown(self, *args: str) -> list[str]:
+        """Lines of a command, spaces folded, without headings."""
+        lines = (" ".join(line.split()) for line in self.nbctl(*args).splitlines())
+        return [line for line in lines if line and not line.startswith(("IPv", "Route Table", "Routing"))]
+
+    def statuses(self) -> dict[str, str]:
+        """Status of every BFD row by peer."""
+        lines = self.nbctl(
+            "--format=csv", "--data=bare", "--no-headings", "--columns=dst_ip,status", "list", "bfd"
+        )
+        return dict(line.split(",") for line in lines.split())
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    """Three nodes with a pod each; the logical topology is the programmer's to make."""
+    one = Lab(lab_dir("bfd", BASE))
+    one.up(LabSpec(nodes=3))
+    try:
+        for n, node in REPLICAS.items():
+            pod = f"gw{n}"
+            one.create_pod_netns(pod)
+            one.plug_internal(
+                pod,
+                node,
+                lsp_name=f"{pod}.default",
+                mac=f"0a:00:00:00:00:0{n}",
+                addresses=[f"192.168.0.{n}/24", f"fd00::{n}/64"],
+                gateways=["192.168.0.1", "fd00::1"],
+            )
+        yield one
+    finally:
+        one.down()
+
+
+@dataclass
+class Speaker:
+    """veg-bfd in a pod, with passive sessions to the BFD port."""
+
+    lab: Lab
+    pod: str
+    run: Path
+
+    async def start(self, peers: dict[str, str], ms: int = MS) -> None:
+        """`peers`: the BFD port's addresses by this pod's."""
+        self.run.mkdir(parents=True, exist_ok=True)
+        binary = str(Path(sys.executable).with_name("veg-bfd"))
+        argv = [binary, "run", "--run-dir=/run/veg", "--linger=1"]
+        await asyncio.to_thread(self.lab.pod_spawn, self.pod, "bfdd", argv, mounts={self.run: "/run/veg"})
+        timers = bfd_pb2.Timers(min_rx_ms=ms, min_tx_ms=ms, multiplier=3)
+        configs = [
+            bfd_pb2.SessionConfig(
+                peer=peer, local=local, timers=timers, min_ttl=253, role=bfd_pb2.SESSION_ROLE_PASSIVE
+            )
+            for local, peer in peers.items()
+        ]
+        async with self.stub() as stub:
+            request = bfd_pb2.SetSessionsRequest(owner="test", sessions=configs)
+            await stub.SetSessions(request, wait_for_ready=True, timeout=10)
+
+    @contextlib.asynccontextmanager
+    async def stub(self) -> AsyncIterator[bfd_grpc.BfdServiceAsyncStub]:
+        async with channel(f"unix:{self.run}/bfd.sock") as opened:
+            yield bfd_grpc.BfdServiceStub(opened)
+
+    async def sessions(self) -> list[bfd_pb2.Session]:
+        async with self.stub() as stub:
+            return list((await stub.ListSessions(bfd_pb2.ListSessionsRequest(), timeout=5)).sessions)
+
+    def kill(self) -> None:
+        """As a crash: nobody says goodbye."""
+        with contextlib.suppress(Exception):
+            self.lab.pod_kill(self.pod, "bfdd", signal.SIGKILL, wait=5)
+
+
+@pytest.fixture
+async def speakers(lab: Lab, tmp_path: Path) -> AsyncIterator[dict[int, Speaker]]:
+    """Started on demand, by the last part of their addresses."""
+    all_of = {
+        n: Speaker(lab, f"gw{n}", BASE / f"run{n}-{hash(tmp_path.name) & 0xFFFFFF:x}") for n in REPLICAS
+    }
+    yield all_of
+    for one in all_of.values():
+        one.kill()
+
+
+@pytest.fixture
+async def world(lab: Lab, start: Any, make: Any, tmp_path: Path) -> AsyncIterator[tuple[Remote, Any]]:
+    """A programmer on the lab, with the VPC's topology; all rows go in the end."""
+    folder = BASE / f"p-{hash(tmp_path.name) & 0xFFFFFF:x}"
+    folder.mkdir(parents=True)
+    remote = Remote(lab, folder)
+    async with start(remote) as client:
+        vpc = make.vpc("vpc1")
+        vpc.vpc.bfd_port.addresses.extend(BFD)
+        vpc.vpc.bfd_port.nodes.extend(NODES)
+        ports = [
+            make.port(f"gw{n}.default", "subnet1", f"0a:00:00:00:00:0{n}", [f"192.168.0.{n}", f"fd00::{n}"])
+            for n in REPLICAS
+        ]
+        await client.commit(vpc, make.subnet("subnet1", "vpc1", LOCAL, ["192.168.0.1", "fd00::1"]), *ports)
+        await client.resync()
+        await asyncio.to_thread(lab.nbctl, "--wait=hv", "sync")
+        yield remote, client
+        client.session = "end"
+        await client.resync()
+    assert remote.statuses() == {}
+
+
+def gateway(make: Any, *, default: bool = False, ms: int = MS, generation: int = 1) -> pb.Intent:
+    """A gateway of all replicas; by policies when `default`."""
+    intent: pb.Intent = make.gateway(
+        "gateway2", "vpc1", LOCAL, [*V4, *V6], default_vpc=default, local=LOCAL, generation=generation
+    )
+    intent.gateway.bfd.logical_port = "bfd@vpc1"
+    intent.gateway.bfd.timers.min_rx_ms = intent.gateway.bfd.timers.min_tx_ms = ms
+    intent.gateway.bfd.timers.multiplier = 3
+    return intent
+
+
+async def speak(speakers: dict[int, Speaker], ms: int = MS) -> None:
+    """Start every speaker."""
+    peers = {n: dict(zip((f"192.168.0.{n}", f"fd00::{n}"), BFD, strict=True)) for n in speakers}
+    await asyncio.gather(*(one.start(peers[n], ms) for n, one in speakers.items()))
+
+
+async def pod_up(one: Speaker) -> list[bfd_pb2.Session]:
+    """A pod's sessions once they are up: OVN may be so first, by one of its intervals."""
+    deadline = time.monotonic() + 5
+    while True:
+        sessions = await one.sessions()
+        if all(session.state == bfd_pb2.SESSION_STATE_UP for session in sessions):
+            return sessions
+        assert time.monotonic() < deadline, sessions
+        await asyncio.sleep(0.05)
+
+
+def states(client: Any) -> dict[str, tuple[int, bool]]:
+    """The last state and serving of every peer, as told by Watch."""
+    return {
+        event.bfd.peer: (event.bfd.state, event.bfd.serving)
+        for event in client.events
+        if event.WhichOneof("event") == "bfd"
+    }
+
+
+def all_up(remote: Remote, but: tuple[str, ...] = ()) -> Callable[[], bool]:
+    """Whether OVN says `up` of all sessions, and of `but` that they are not."""
+    return lambda: all((status == "up") != (peer in but) for peer, status in remote.statuses().items())
+
+
+UP = (bfd_pb2.SESSION_STATE_UP, True)
+
+
+async def test_sessions_come_up(world: Any, speakers: Any, make: Any, wait: Any) -> None:
+    """The third example, both families: rows, both ends up, and what listeners hear; packets come with TTL 254."""
+    remote, client = world
+    await speak(speakers)
+    await client.commit(gateway(make))
+    took = await wait(all_up(remote), 20)
+    sys.stdout.write(f"all up after {took:.1f} s\n")
+    await wait(lambda: set(states(client).values()) == {UP} and len(states(client)) == 6)
+    assert remote.shown("lr-policy-list", "vpc1") == [
+        "31000 ip4.dst == 10.255.255.255 allow",
+        "31000 ip6.dst == fdff::1 allow",
+    ]
+    routes = remote.shown("lr-route-list", "vpc1")
+    assert "192.168.0.0/24 192.168.0.2 src-ip ecmp ecmp-symmetric-reply bfd" in routes
+    assert len(routes) == 8
+    for one in speakers.values():
+        assert [session.downs for session in await pod_up(one)] == [0, 0]
+    shown = remote.nbctl("show", "vpc1-bfd")
+    assert 'networks: ["10.255.255.255", "fdff::1"]' in shown
+
+
+@pytest.mark.parametrize("default", [False, True], ids=["routes", "policies"])
+async def test_a_replica_dies_and_returns(
+    world: Any, speakers: Any, make: Any, wait: Any, default: bool
+) -> None:
+    """Traffic leaves the dead replica at once and returns to it; with all of them dead the sources are closed."""
+    remote, client = world
+    await speak(speakers)
+    await client.commit(gateway(make, default=default))
+    await wait(all_up(remote), 20)
+    await wait(lambda: set(states(client).values()) == {UP})
+    await asyncio.gather(*map(pod_up, speakers.values()))
+    await asyncio.sleep(0.5)  # OVN goes by the interval of the last packet it had
+    died = time.monotonic()
+    speakers[2].kill()
+    dead = ("192.168.0.2", "fd00::2")
+    await wait(lambda: all(states(client)[peer][1] is False for peer in dead))
+    sys.stdout.write(f"not serving any more after {(time.monotonic() - died) * 1e3:.0f} ms\n")
+    assert all_up(remote, dead)()
+    if default:
+        assert "29100 ip4.src == 192.168.0.0/24 reroute 192.168.0.3, 192.168.0.4" in remote.shown(
+            "lr-policy-list", "vpc1"
+        )
+    speakers[3].kill()
+    speakers[4].kill()
+    closed = "29090 ip4.src == 192.168.0.0/24 drop"
+    await wait(lambda: closed in remote.shown("lr-policy-list", "vpc1"))
+    assert "29090 ip6.src == fd00::/64 drop" in remote.shown("lr-policy-list", "vpc1")
+    back = time.monotonic()
+    await speak(speakers)
+    await wait(all_up(remote), 30)
+    sys.stdout.write(f"all up again after {time.monotonic() - back:.1f} s\n")
+    await wait(lambda: set(states(client).values()) == {UP})
+    assert not any(" drop" in line for line in remote.shown("lr-policy-list", "vpc1"))
+
+
+async def test_retuned_live(world: Any, speakers: Any, make: Any, wait: Any) -> None:
+    """Other timers reach the same rows, and no session goes down."""
+    remote, client = world
+    await speak(speakers)
+    await client.commit(gateway(make))
+    await wait(all_up(remote), 20)
+    uuids = sorted(remote.nbctl("--bare", "--columns=_uuid", "list", "bfd").split())
+    assert await client.commit(gateway(make, ms=200, generation=2)) == [6]
+    await speak(speakers, 200)
+    await asyncio.sleep(2)
+    assert sorted(remote.nbctl("--bare", "--columns=_uuid", "list", "bfd").split()) == uuids
+    assert all_up(remote)()
+    for one in speakers.values():
+        for session in await one.sessions():
+            assert session.downs == 0
+            assert session.tx_interval_us == 200_000
+
+
+async def test_reset_sessions(world: Any, speakers: Any, make: Any, wait: Any) -> None:
+    """A session starts afresh on both ends, the others stay; the row is the same."""
+    remote, client = world
+    await speak(speakers)
+    await client.commit(gateway(make))
+    await wait(all_up(remote), 20)
+    request = pb.ResetSessionsRequest(gateway=gateway(make).gateway.key, peers=["192.168.0.3", "10.9.9.9"])
+    reply = await client.stub.ResetSessions(request, timeout=10)
+    assert list(reply.peers) == ["192.168.0.3"]
+    seen = len(client.events)
+    took = await wait(lambda: states(client)["192.168.0.3"] == UP and len(client.events) > seen + 1, 20)
+    sys.stdout.write(f"up again after {took:.1f} s\n")
+    downs = {n: [one.downs for one in await pod_up(speakers[n])] for n in speakers}
+    assert downs == {2: [0, 0], 3: [1, 0], 4: [0, 0]}
+
+
+async def test_speakers_that_start_late(world: Any, speakers: Any, make: Any, wait: Any) -> None:
+    """OVN sleeps while nobody speaks; what wakes it is the healing, or the first packet."""
+    remote, client = world
+    await client.commit(gateway(make))
+    await asyncio.sleep(7)
+    await speak(speakers)
+    took = await wait(all_up(remote), 20)
+    sys.stdout.write(f"up after {took:.1f} s\n")
+    assert took < 8
