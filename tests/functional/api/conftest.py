@@ -317,7 +317,7 @@ class Lab:
         conditions = (await self.status(name)).get("conditions", [])
         return next((c for c in conditions if c["type"] == kind), {})
 
-    async def ready(self, name: str = "gateway1", timeout_s: float = 20) -> Object:
+    async def ready(self, name: str = "gateway1", timeout_s: float = 40) -> Object:
         """Wait until a gateway is complete for its present spec; its status."""
 
         async def check() -> Object | None:
@@ -328,7 +328,7 @@ class Lab:
 
         return await self.until(check, timeout_s)  # type: ignore[no-any-return]
 
-    async def until(self, check: Callable[[], Any], timeout_s: float = 20) -> Any:
+    async def until(self, check: Callable[[], Any], timeout_s: float = 40) -> Any:
         """Poll until `check` (plain or async) gives something true; its value."""
         deadline = time.monotonic() + timeout_s
         while True:
@@ -339,7 +339,7 @@ class Lab:
                 return found
             if time.monotonic() > deadline:
                 raise AssertionError(f"not true within {timeout_s} s\n{self.logs()}")
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.05)
 
     def logs(self) -> str:
         """The last lines of the process' log."""
@@ -352,7 +352,7 @@ class Lab:
             if not self.paused:
                 with contextlib.suppress(NotFoundError):
                     await self._sync()
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.05)
 
     async def _sync(self) -> None:
         deployments = {d["metadata"]["name"]: d for d in await self.store.list("Deployment")}
