@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from veg_sandbox.cli.objects import apply_one
 
 from tests.functional.api.conftest import Lab, gateway
 
@@ -269,7 +270,7 @@ async def test_applying_over_a_broken_file_heals(lab: Lab) -> None:
     from veg_common.objects import parse_manifests
 
     (manifest,) = parse_manifests(gateway(replicas=2))
-    await lab.store.create(manifest)
+    assert await apply_one(lab.store, manifest, print) == "vpcegressgateway.kubeovn.io/gateway1 created"
     after = await lab.ready()
     assert len(after["externalIPs"]) == 2
     assert set(before["externalIPs"]) <= set(after["externalIPs"])

@@ -153,7 +153,7 @@ async def apply_one(store: ObjectStore, manifest: Object, err: Emit) -> str:
     for _ in range(_CONFLICT_RETRIES):
         try:
             live = await store.get(ref)
-        except NotFoundError:
+        except (NotFoundError, InvalidObjectError):  # what can not be read is replaced
             try:
                 await store.create(merge.to_create(manifest))
             except AlreadyExistsError:
