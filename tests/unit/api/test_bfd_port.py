@@ -86,6 +86,18 @@ BAD: dict[str, tuple[dict[str, Any], str, str, str]] = {
         "AddressConflict",
         "192.168.0.0/24 of Subnet 's1'",
     ),
+    "outside-gateway": (
+        {"ip": "172.17.0.1"},
+        "spec.bfdPort.ip",
+        "AddressConflict",
+        "gateway of Subnet 'macvlan1'",
+    ),
+    "taken-outside": (
+        {"ip": "172.17.0.11"},
+        "spec.bfdPort.ip",
+        "AddressConflict",
+        "172.17.0.11 of Subnet 'macvlan1' is taken by gateway default/taker",
+    ),
     "operator": (
         {"nodeSelector": {"matchExpressions": [{"key": "a", "operator": "Like"}]}},
         "spec.bfdPort.nodeSelector.matchExpressions[0].operator",
@@ -125,6 +137,8 @@ def test_a_fault_is_told_and_what_was_stays(world: World, case: str) -> None:
     """Field and reason in both conditions; a new port is not made, one in force stays, the router works on."""
     spec, field, reason, message = BAD[case]
     world.put(vpc(name="before"))
+    world.put(gateway("taker"))
+    world.settle()
     world.put(vpc(**spec))
     world.put(subnet("s1", "192.168.0.0/24", vpc="vpc1"))
     world.put(subnet("s2", "192.168.0.0/24", vpc="before"))

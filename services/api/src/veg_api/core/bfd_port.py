@@ -22,6 +22,7 @@ from veg_api.core.names import (
     bfd_port_name,
 )
 from veg_api.core.network import BfdPort, Vpc
+from veg_api.core.pools import Pools
 from veg_api.core.problems import Problem, summary
 from veg_api.core.resolved import from_json
 from veg_api.core.snapshot import Snapshot
@@ -107,17 +108,10 @@ def faults(snapshot: Snapshot, vpc: Vpc) -> tuple[Problem, ...]:
     if vpc.bfd_port is None:
         return vpc.bfd_problems
     last = _last(vpc.status)
-    settled = last.addresses if last else ()
-    return tuple(
-        Problem(
-            "spec.bfdPort.ip", "AddressConflict", f"{ip} lies in {cidr} of Subnet {subnet.name!r} of the VPC"
-        )
-        for ip in vpc.bfd_port.addresses
-        for subnet in snapshot.subnets_of(vpc.name)
-        for cidr in subnet.cidrs
-        # A Subnet that comes later is the one to give way.
-        if ip not in settled and addresses.contains(cidr, ip)
-    )
+    # Whoever takes a settled address later is the one to give way.
+    fresh = [ip for ip in vpc.bfd_port.addresses if last is None or ip not in last.addresses]
+    found = [text for ip in fresh if (text := _conflict(snapshot, vpc.name, ip))]
+    return tuple(Problem("spec.bfdPort.ip", "AddressConflict", text) for text in found)
 
 
 def blocks(snapshot: Snapshot, vpc: str, cidr: str) -> str | None:
@@ -155,6 +149,26 @@ def applied_vpc(config_map: Object | None) -> str:
     text = annotations.get(APPLIED_ANNOTATION)
     resolved = from_json(text) if text else None
     return resolved.vpc if resolved is not None and resolved.bfd is not None else ""
+
+
+def _conflict(snapshot: Snapshot, vpc: str, ip: str) -> str:
+    """What an address collides with: the VPC's own Subnets, or what is in use of a network outside; "" with nothing."""
+    for subnet in snapshot.subnets_of(vpc):
+        for cidr in subnet.cidrs:
+            if addresses.contains(cidr, ip):
+                return f"{ip} lies in {cidr} of Subnet {subnet.name!r} of the VPC"
+    pools = Pools(snapshot)
+    for resource in snapshot.subnets.items.values():
+        outside = resource.value
+        if outside is None or outside.in_vpc:
+            continue
+        if ip in outside.gateways:
+            return f"{ip} is the gateway of Subnet {outside.name!r}"
+        if any(addresses.contains(cidr, ip) for cidr in outside.cidrs) and (
+            owner := pools.owner(outside.name, ip)
+        ):
+            return f"{ip} of Subnet {outside.name!r} is taken by {owner}"
+    return ""
 
 
 def _switched_off(snapshot: Snapshot, vpc: Vpc, last: BfdPortIntent | None) -> PortPlan:
