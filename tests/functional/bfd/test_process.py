@@ -101,6 +101,26 @@ def test_control_process_paused(ends: Ends) -> None:
     assert ends.a.list()[0].downs == 0
 
 
+def test_packet_loop_paused(ends: Ends) -> None:
+    """While the packet loop hangs nobody is told that its sessions are Up: no fresh file, no list; then all returns."""
+    ends.up()
+    path, loop = ends.a.folder / "sessions-up", loop_process(ends.a)
+    until(path.exists, bool)
+    os.kill(loop, signal.SIGSTOP)
+    try:
+        until(ends.b.list, lambda found: found[0].state == DOWN)
+        stopped = path.stat().st_mtime
+        with pytest.raises(grpc.RpcError) as refused:
+            ends.a.list(timeout=20)
+        assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+        assert path.stat().st_mtime - stopped < 0.5
+        assert bfdd_control(ends.a.folder, "status").returncode == 1
+    finally:
+        os.kill(loop, signal.SIGCONT)
+    ends.see(all_up(1))
+    until(lambda: path.stat().st_mtime, lambda mtime: mtime > stopped)
+
+
 def test_loop_killed_takes_control_process_along(ends: Ends) -> None:
     """No control process outlives its loop."""
     child = control_process(loop_process(ends.a))

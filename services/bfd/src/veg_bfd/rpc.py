@@ -102,10 +102,13 @@ class BfdService(bfd_pb2_grpc.BfdServiceServicer):
         return bfd_pb2.SetSessionsResponse(sessions=self._messages(views))
 
     async def ListSessions(  # noqa: N802
-        self, _request: bfd_pb2.ListSessionsRequest, _context: object
+        self, _request: bfd_pb2.ListSessionsRequest, context: _Context
     ) -> bfd_pb2.ListSessionsResponse:
         """See the contract."""
-        views = await self._sessions.fresh()
+        try:
+            views = await self._sessions.fresh()
+        except BfdError as error:
+            await _abort(context, error)
         mirror = self._mirror
         return bfd_pb2.ListSessionsResponse(
             sessions=self._messages(views),

@@ -11,12 +11,13 @@ From the loop:
 - `refreshed`: the answer to `refresh` is complete.
 - `done number error kind`: the commands before `done number` have been carried out; `error` is "" or the first
   problem, `kind` the name of its class in veg_bfd.errors.
+- `beat`: the answer to `beat`, which the control process sends every second: either end shows that it lives.
 - `stopping`: what changes from now on is the end of the process.
 - `log level text {fields}`
 
 From the control process: `put owner config discriminator`, `keep owner [[local, peer], …]`, `end id`,
 `admin [peer, …] down reason diagnostic`, `session id down reason diagnostic`, `allow peer owner config`,
-`block peer`, `refresh`, `done number`, `drained`.
+`block peer`, `beat`, `refresh`, `done number`, `drained`.
 
 Neither waits for the other: a line is sent when the socket takes it.
 """

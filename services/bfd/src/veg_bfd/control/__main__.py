@@ -9,18 +9,17 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from veg_common import logs, metrics
+from veg_common import logs
 from veg_common.server import start_server
 
 from veg_bfd import rpc
 from veg_bfd.config import Settings
-from veg_bfd.control.files import SessionsUp, tell_drained
+from veg_bfd.control.files import SessionsUp, ask_for_life, tell_drained
 from veg_bfd.control.light import Light
 from veg_bfd.control.loop import Loop
-from veg_bfd.control.metrics import Sessions as SessionMetrics
 from veg_bfd.control.mirror import Mirror
 from veg_bfd.control.notes import Notes
 from veg_bfd.control.sessions import Sessions
@@ -45,6 +44,7 @@ async def serve(sock: socket.socket, settings: Settings) -> None:
 
     loop = Loop(mirror, look)
     loop.stopping = notes.stop
+    loop.alive = up.refresh
     await loop.connect(sock)
     sessions = Sessions(mirror, loop)
     sessions.on_hold = hold
@@ -54,7 +54,7 @@ async def serve(sock: socket.socket, settings: Settings) -> None:
         if mirror.problem and not loop.restored:
             log.warning("not under SCHED_FIFO: a busy node may cause false alarms", reason=mirror.problem)
         tasks += [
-            asyncio.create_task(up.beat()),
+            asyncio.create_task(ask_for_life(loop)),
             asyncio.create_task(notes.keep()),
             asyncio.create_task(tell_drained(settings.run_dir, loop)),
         ]
@@ -70,21 +70,21 @@ async def serve(sock: socket.socket, settings: Settings) -> None:
 
 
 @contextlib.contextmanager
-def _metrics(listen: str, mirror: Mirror, loop: Loop) -> Any:
+def _metrics(listen: str, mirror: Mirror, loop: Loop) -> Iterator[None]:
     """Metrics are worth a complaint, not the service."""
-    if listen:
-        SessionMetrics(mirror, loop).register()
-    try:
-        context = metrics.serving(listen)
-        context.__enter__()
-    except (OSError, ValueError) as error:
-        logs.get("control").error("metrics not available", listen=listen, error=str(error))
+    with contextlib.ExitStack() as stack:
+        if listen:
+            # Not worth its start-up time where nobody asks for it.
+            from veg_common import metrics  # noqa: PLC0415
+
+            from veg_bfd.control.metrics import Sessions as SessionMetrics  # noqa: PLC0415
+
+            SessionMetrics(mirror, loop).register()
+            try:
+                stack.enter_context(metrics.serving(listen))
+            except (OSError, ValueError) as error:
+                logs.get("control").error("metrics not available", listen=listen, error=str(error))
         yield
-        return
-    try:
-        yield
-    finally:
-        context.__exit__(None, None, None)
 
 
 async def _first(*events: asyncio.Event) -> None:

@@ -33,12 +33,10 @@ class SessionsUp:
             self._touch()
         self._was_up = up
 
-    async def beat(self) -> None:
-        """Refresh every second, forever."""
-        while True:
-            if self._mirror.all_up:
-                self._touch()
-            await asyncio.sleep(_BEAT)
+    def refresh(self) -> None:
+        """The packet loop has just shown that it lives."""
+        if self._mirror.all_up:
+            self._touch()
 
     def _touch(self) -> None:
         try:
@@ -49,6 +47,13 @@ class SessionsUp:
             self._failed = True
         else:
             self._failed = False
+
+
+async def ask_for_life(loop: Loop) -> None:
+    """Every second, forever. A loop that hangs leaves `sessions-up` to age; one that hears nothing replaces us."""
+    while True:
+        loop.tell("beat")
+        await asyncio.sleep(_BEAT)
 
 
 async def tell_drained(run_dir: Path, loop: Loop) -> None:

@@ -24,6 +24,7 @@ _ERRORS: dict[str, type[BfdError]] = {
     kind.__name__: kind for kind in (ConfigError, OwnerError, UnavailableError)
 }
 _TIMEOUT = 10.0
+_REFRESH_TIMEOUT = 3.0
 
 
 class Loop:
@@ -42,6 +43,7 @@ class Loop:
         self.synced = asyncio.Event()
         self.lost = asyncio.Event()
         self.restored = False
+        self.alive: Callable[[], None] = lambda: None
         self.stopping: Callable[[], None] = lambda: None
         self.overshoot: Callable[[float], None] = lambda _seconds: None
 
@@ -76,7 +78,10 @@ class Loop:
             del self._requests[number]
 
     async def refresh(self) -> None:
-        """Have the counters of packets told anew, unless that was just done; gives up after a second."""
+        """Have the counters of packets told anew, unless that was just done.
+
+        Raises UnavailableError when the loop does not answer: what it told last may be wrong by now.
+        """
         loop = asyncio.get_running_loop()
         spacing = max(0.1, len(self._mirror.sessions) / 2000)
         if self._refresh is None:
@@ -84,8 +89,10 @@ class Loop:
                 return
             self._refresh = loop.create_future()
             self._writer.write(wire.pack("refresh"))
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self._refresh), 1.0)
+        try:
+            await asyncio.wait_for(asyncio.shield(self._refresh), _REFRESH_TIMEOUT)
+        except TimeoutError:
+            raise UnavailableError("the packet loop does not answer") from None
 
     def tell(self, *fields: Any) -> None:
         """Send a line that needs no answer."""
@@ -102,6 +109,9 @@ class Loop:
     def _on_view(self, fields: wire.Line) -> None:
         self._mirror.show(View(*fields))
         self._on_change()
+
+    def _on_beat(self) -> None:
+        self.alive()
 
     def _on_stopping(self) -> None:
         self.stopping()

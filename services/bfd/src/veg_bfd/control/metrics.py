@@ -13,6 +13,7 @@ from prometheus_client.registry import REGISTRY, Collector
 
 from veg_bfd.control.loop import Loop
 from veg_bfd.control.mirror import Mirror
+from veg_bfd.errors import UnavailableError
 
 _LABELS = ("id", "owner", "local", "peer")
 _OVERSHOOT = Histogram(
@@ -41,8 +42,8 @@ class Sessions(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Every session's figures and those of the loop."""
-        with contextlib.suppress(concurrent.futures.TimeoutError):
-            asyncio.run_coroutine_threadsafe(self._loop.refresh(), self._asyncio).result(2)
+        with contextlib.suppress(concurrent.futures.TimeoutError, UnavailableError):
+            asyncio.run_coroutine_threadsafe(self._loop.refresh(), self._asyncio).result(5)
         mirror = self._mirror
         views = list(mirror.sessions.values())
         state = GaugeMetricFamily(

@@ -50,7 +50,7 @@ class Sessions:
         return self.mirror.of_owner(owner)
 
     async def fresh(self) -> list[View]:
-        """Every session by id, counters not older than a fraction of a second."""
+        """Every session by id, counters not older than a fraction of a second. Raises UnavailableError."""
         await self.loop.refresh()
         return list(self.mirror.sessions.values())
 

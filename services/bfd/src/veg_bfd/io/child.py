@@ -18,6 +18,7 @@ from veg_bfd.config import Settings
 
 _CHUNK = 65536
 _RESTART_US = 500_000
+_SILENCE_US = 60_000_000  # it says something every second, once it has started
 
 
 class Child:
@@ -29,13 +30,14 @@ class Child:
         self._partial = b""
         self._out = bytearray()
         self._start_at = 0
+        self._silent_since = 0
         self.socket: socket.socket | None = None
         self.lines: deque[bytes] = deque()
         self.starts = 0
 
     def start(self, now: int) -> bool:
         """Start it when it is not there and it is time to. True when a new one has been started."""
-        if self.socket is not None or now < self._start_at:
+        if self.socket is not None or self._process is not None or now < self._start_at:
             return False
         self._start_at = now + _RESTART_US
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -56,6 +58,7 @@ class Child:
         finally:
             theirs.close()
         self.socket = ours
+        self._silent_since = now
         self.starts += 1
         return True
 
@@ -101,6 +104,7 @@ class Child:
             return
         *complete, self._partial = (self._partial + data).split(b"\n")
         self.lines.extend(complete)
+        self._silent_since = 0
 
     def drop(self) -> None:
         """Part with this control process; `start` makes another."""
@@ -111,8 +115,11 @@ class Child:
         self._out.clear()
         self.lines.clear()
 
-    def reap(self) -> None:
-        """Collect a process that has ended, and end one that was parted with and stays."""
+    def reap(self, now: int) -> None:
+        """Collect a process that has ended, and end one that was parted with and stays, or hangs."""
+        self._silent_since = self._silent_since or now
+        if now - self._silent_since > _SILENCE_US:
+            self.drop()
         if self._process is None:
             return
         if self._process.poll() is not None:

@@ -56,6 +56,7 @@ class Link:
             "session": self._session,
             "allow": self._allow,
             "block": self._block,
+            "beat": self._beat,
             "refresh": self._refresh,
             "done": self._done,
             "drained": self._drained,
@@ -205,6 +206,9 @@ class Link:
 
     def _block(self, _now: int, peer: str) -> None:
         self._engine.block(peer)
+
+    def _beat(self, _now: int) -> None:
+        self._events.append(wire.pack("beat"))
 
     def _refresh(self, _now: int) -> None:
         self._dump = self._dump or self._refreshed()

@@ -165,7 +165,7 @@ class PacketLoop:
             self._forget_at = now + _FORGET_US
             for receiver in self._receivers:
                 receiver.forget()
-        self._child.reap()
+        self._child.reap(now)
         self._watch_child()
         if self._child.start(now):
             self._link.greet()
