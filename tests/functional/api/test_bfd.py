@@ -93,7 +93,7 @@ async def test_timers_change_without_a_new_pod(lab: Lab) -> None:
         found = await lab.get("ConfigMap", "gateway1-config")
         timers = json.loads((found or {})["data"]["agent.json"])["bfd"]["timers"]
         row = lab.programmer.gateway().bfd.timers
-        return bool(timers["minTxMs"] == 50 == row.min_rx_ms and timers["minRxMs"] == 100 == row.min_tx_ms)
+        return bool(timers["minRxMs"] == 50 == row.min_rx_ms and timers["minTxMs"] == 100 == row.min_tx_ms)
 
     await lab.until(retuned)
     assert time.monotonic() - begun < 5

@@ -214,8 +214,8 @@ def test_timers_change_live(two: World) -> None:
     two.put(example(bfd={"enabled": True, "minRX": 100, "minTX": 50, "multiplier": 5}))
     two.settle()
     assert wanted(two) == dataclasses.replace(before, bfd=BfdIntent(100, 50, 5, "bfd@vpc1"))
-    # Each end receives what the other one sends.
-    assert config(two)["bfd"]["timers"] == {"minRxMs": 50, "minTxMs": 100, "multiplier": 5}
+    # The same at both ends.
+    assert config(two)["bfd"]["timers"] == {"minRxMs": 100, "minTxMs": 50, "multiplier": 5}
     assert config(two)["uplink"]["intervalMs"] == 100
     assert names(two) == pods
     assert two.get("Deployment", "gateway2")["spec"]["template"] == template

@@ -162,8 +162,8 @@ def _config_text(
         "families": [_agent_family(family) for family in families],
     }
     if bfd is not None:
-        # OVN's receiving is the pod's sending: each end asks for what the other one is asked for.
-        timers = {"minRxMs": bfd.min_tx, "minTxMs": bfd.min_rx, "multiplier": bfd.multiplier}
+        # The same at both ends, as Kube-OVN has it: the larger of the two intervals is what counts either way.
+        timers = {"minRxMs": bfd.min_rx, "minTxMs": bfd.min_tx, "multiplier": bfd.multiplier}
         config["bfd"] = {"peers": list(bfd.peers), "timers": timers, "minTtl": min_ttl}
     if bfd is not None and bfd.uplink:
         interval = max(_UPLINK_MS[0], min(_UPLINK_MS[1], bfd.min_tx))
