@@ -17,7 +17,10 @@ DEVICE = "e0"
 OURS = {"v4": "10.9.0.1", "v6": "fd09::1"}
 THEIRS = {"v4": "10.9.0.2", "v6": "fd09::2"}
 PREFIX = {"v4": 16, "v6": 64}
-_CUT = """table inet cut { chain out { type filter hook output priority 0; policy accept; udp dport 3784 drop; }; }"""
+# Packets leave one end well and are lost at the other's door: what is sent into a dead link fails nowhere.
+_CUT = (
+    "table inet cut { chain in { type filter hook input priority 0; policy accept; udp dport 3784 drop; }; }"
+)
 _numbers = count()
 
 
@@ -71,11 +74,14 @@ class Pair:
 
     def mute(self, netns: str) -> None:
         """Nothing that this end says of BFD reaches the other; both links stay up."""
-        self.enter(netns, "nft", "-f", "-", text=_CUT)
+        self.enter(self._other(netns), "nft", "-f", "-", text=_CUT)
 
     def unmute(self, netns: str) -> None:
         """End `mute`."""
-        self.enter(netns, "nft", "delete", "table", "inet", "cut")
+        self.enter(self._other(netns), "nft", "delete", "table", "inet", "cut")
+
+    def _other(self, netns: str) -> str:
+        return self.theirs if netns == self.ours else self.ours
 
     def cut(self) -> None:
         """Silence both ways, without either end's carrier telling so."""

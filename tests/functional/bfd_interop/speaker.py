@@ -82,7 +82,7 @@ class Speaker:
 
     def set(self, *sessions: pb.SessionConfig, owner: str = "test") -> None:
         """These, and no others of this owner."""
-        self.stub.SetSessions(pb.SetSessionsRequest(owner=owner, sessions=sessions), timeout=30)
+        self.stub.SetSessions(pb.SetSessionsRequest(owner=owner, sessions=sessions), timeout=120)
 
     def list(self, *, timeout: float = 10) -> list[pb.Session]:
         """Every session."""
