@@ -52,7 +52,7 @@ HELP = {
     "stop": "Stop one service.",
     "fault": "Break something on purpose, see what is broken, heal it.",
     "failover": "Measure how long traffic is away when a replica fails.",
-    "demo": "Show and prove the specification's first example.",
+    "demo": "Show and prove the examples of the specification, and a live failover.",
 }
 # In the environment, so that it holds before the command line is parsed and in what a command becomes.
 _DEBUG = "VEG_SANDBOX_DEBUG"

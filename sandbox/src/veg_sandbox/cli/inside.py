@@ -35,7 +35,7 @@ def exec_(
     name: str, /, pod: str, namespace: str, container: str | None, command: tuple[str, ...], **_: bool
 ) -> None:
     """Run a command in a pod: veg-sandbox exec POD -c CONTAINER -- CMD…"""
-    lab = context.lab(name)
+    lab, pod = context.lab(name), pod.removeprefix("pod/")
     found = pod_object(name, pod, namespace)
     names = [c.get("name") for c in found.get("spec", {}).get("containers") or []]
     if container is not None and container not in names:

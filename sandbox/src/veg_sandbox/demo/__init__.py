@@ -1,4 +1,4 @@
-"""`veg-sandbox demo`: the specification's first example, shown and proven with real packets."""
+"""`veg-sandbox demo`: the specification's examples and a failover, shown and proven with real packets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from veg_sandbox.harness import Sandbox
 )
 @click.option("--keep", is_flag=True, help="Leave the sandbox up, to look around in it.")
 def command(name: str, *, keep: bool) -> None:
-    """Show the specification's first example at work. Exits 0 only if every step held."""
+    """Show the specification's examples and a live failover. Exits 0 only if every step held."""
     story = Story(Sandbox(name))
     try:
         held = story.tell(STEPS)
