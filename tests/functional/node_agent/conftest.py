@@ -345,7 +345,7 @@ def eventually(condition: Callable[[], object], seconds: float, explain: Callabl
         if condition():
             return time.monotonic() - started
         assert time.monotonic() - started < seconds, f"not within {seconds} s: {explain()}"
-        threading.Event().wait(0.01)
+        threading.Event().wait(0.02)
 
 
 @pytest.fixture

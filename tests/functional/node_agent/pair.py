@@ -24,7 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from veg.agent.v1 import agent_pb2, agent_pb2_grpc
 from veg.bfd.v1 import bfd_pb2, bfd_pb2_grpc
+from veg_node_agent.rpc import describe
 
 from tests.functional.node_agent.conftest import (
     AGENT,
@@ -200,8 +202,14 @@ class Replica:
         self.start_agent(*flags)
 
     def state(self) -> str:
-        """What `veg-node-agent state` prints."""
-        return self.pod(AGENT, "state", "--run-dir", str(self.run_dir), check=False)
+        """What `veg-node-agent state` prints; empty while the agent does not answer."""
+        options = (("grpc.use_local_subchannel_pool", 1),)
+        with grpc.insecure_channel(f"unix:{self.run_dir}/agent.sock", options=options) as channel:
+            stub = agent_pb2_grpc.AgentServiceStub(channel)
+            try:
+                return describe(stub.GetState(agent_pb2.GetStateRequest(), timeout=10))
+            except grpc.RpcError:
+                return ""
 
     def healthy_since(self) -> float:
         """When the health file was last refreshed; 0 when there is none."""
@@ -248,6 +256,8 @@ class Pair:
             for address in addresses:
                 nodad = ["nodad"] if ":" in address else []
                 namespace("ip", "address", "add", address, "dev", bridge, *nodad)
+        # A port that is taken from the bridge would answer for the bridge's address.
+        self.outside("sysctl", "-qw", "net.ipv4.conf.all.arp_ignore=1")
         self.router("ip", "address", "add", f"{PEER_V4}/32", "dev", "lo")
         self.router("ip", "address", "add", f"{PEER_V6}/128", "dev", "lo", "nodad")
         (folder / "router").mkdir()

@@ -8,6 +8,7 @@ import socket
 import struct
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from veg.bfd.v1 import bfd_pb2
@@ -39,7 +40,7 @@ def serving(pair: Pair, interval: int = 100) -> None:
         eventually((replica.run_dir / "gateways-seen.json").exists, 3, pair.explain)
 
 
-@pytest.mark.parametrize(("how", "limit"), [("carrier", 0.1), ("silent", 0.55)])
+@pytest.mark.parametrize(("how", "limit"), [("carrier", 0.1), ("silent", 0.5)])
 def test_a_dead_uplink_takes_the_sessions_down(pair: Pair, how: str, limit: float) -> None:
     """Without carrier at once, without answers after four probes at most, the router sees both sessions AdminDown with
     the diagnostic "path down"; the other replica stays; the pod tells why and is not ready; healing brings all back.
@@ -53,7 +54,7 @@ def test_a_dead_uplink_takes_the_sessions_down(pair: Pair, how: str, limit: floa
         eventually(lambda: {e[1] for e in events if e[2] != UP} >= {dying.v4, dying.v6}, 5, pair.explain)
         took = max(at for at, _, state in events if state != UP) - cut
     logging.getLogger(__name__).info("%s: sessions down after %.0f ms", how, took * 1000)
-    assert took < limit + 0.15  # the machine is shared
+    assert took < limit + 0.3  # the machine is shared
     session = pair.speaker.sessions()[dying.v4]
     assert session.remote_diagnostic == bfd_pb2.DIAGNOSTIC_PATH_DOWN
     assert dying.speaker.state(PEER_V4) == ADMIN_DOWN
@@ -99,15 +100,15 @@ def test_one_dead_family_takes_only_its_session(pair: Pair) -> None:
     """The IPv6 gateway of one replica's link goes silent: its IPv6 session goes down, IPv4 goes on."""
     serving(pair)
     dying, other = pair.replicas
-    dying.pod(
-        "ip6tables-legacy", "-I", "OUTPUT", "-p", "icmpv6", "--icmpv6-type", "135", "-o", "net1", "-j", "DROP"
-    )
+    mac = dying.pod("cat", "/sys/class/net/net1/address").strip()
+    silence = ("INPUT", "-m", "mac", "--mac-source", mac, "-j", "DROP")
+    pair.outside("ip6tables-legacy", "-I", *silence)
     eventually(lambda: dying.speaker.state(PEER_V6) == ADMIN_DOWN, 5, pair.explain)
     assert dying.speaker.state(PEER_V4) == UP
     assert line(dying.state(), "uplink").startswith("alive, withdrawn since")
     assert "IPv6 gateway fd17::1 does not answer on net1" in dying.state()
     assert pair.states()[other.v6] == UP
-    dying.pod("ip6tables-legacy", "-F", "OUTPUT")
+    pair.outside("ip6tables-legacy", "-D", *silence)
     pair.up()
 
 
@@ -131,14 +132,15 @@ def test_a_restarted_agent_knows_a_dead_uplink(pair: Pair) -> None:
     serving(pair)
     dying = pair.replicas[0]
     dying.cut("silent")
-    eventually(lambda: pair.states()[dying.v4] != UP, 5, pair.explain)
+    eventually(lambda: UP not in {pair.states()[a] for a in (dying.v4, dying.v6)}, 5, pair.explain)
     assert dying.agent is not None
     dying.agent.kill()
     events: list[tuple[float, str, int]] = []
     with watching(pair.speaker, lambda *event: events.append(event)):
         dying.start_agent(wait=False)
         eventually(lambda: line(dying.state(), "uplink").startswith("dead, withdrawn"), 10, pair.explain)
-    assert not [event for event in events if event[1] in {dying.v4, dying.v6} and event[2] == UP]
+    came_up = [event for event in events if event[1] in {dying.v4, dying.v6} and event[2] == UP]
+    assert not came_up, pair.explain()
 
 
 def test_the_probe_can_be_switched_off_and_on(pair: Pair) -> None:
@@ -237,7 +239,7 @@ def test_the_idle_probe_costs_little(pair: Pair) -> None:
     assert agent is not None
 
     def spent() -> float:
-        fields = open(f"/proc/{agent.pid}/stat").read().rpartition(")")[2].split()  # noqa: PTH123, SIM115
+        fields = Path(f"/proc/{agent.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / 100
 
     before, started = spent(), time.monotonic()

@@ -20,6 +20,9 @@ from veg_node_agent.core.packets import Note, Sight
 
 _LEAST_HOLD, _MOST_HOLD = 1.0, 30.0  # s of good answers before a dead uplink is alive again
 _FLAP_WINDOW = 60.0  # s: dying again within this time doubles the hold
+# S without a word after which a voucher counts for nothing. It may be long: a replica whose uplink dies says so, and
+# where one vanishes altogether nobody gains by a dead uplink that comes back sooner.
+_VOUCHER_SILENCE = 3.0
 _ASK_FASTEST, _ASK_SLOWEST = 0.05, 1.0  # s between two questions
 
 
@@ -138,11 +141,6 @@ class Uplink:
         return min((probe.interval for probe in self.probes.values()), default=_ASK_SLOWEST)
 
     @property
-    def settled(self) -> bool:
-        """Whether there was time to judge."""
-        return not self.carrier or all(probe.settled for probe in self.probes.values())
-
-    @property
     def dead(self) -> tuple[Family, ...]:
         """The families whose way out is dead."""
         return tuple(family for family, probe in self.probes.items() if probe.sight is Sight.DEAD)
@@ -212,13 +210,25 @@ class Uplink:
         """The families whose traffic should go to the others: dead here, and somebody vouches for them."""
         return tuple(family for family in self.dead if self._vouched(family, now))
 
+    def settled(self, now: float) -> bool:
+        """Whether there was time to judge, and for the others to answer."""
+        return all(
+            probe.settled
+            and (
+                probe.sight is not Sight.DEAD
+                or self._vouched(family, now)
+                or now - probe.since >= 3 * self.ask_every
+            )
+            for family, probe in self.probes.items()
+        )
+
     def _vouched(self, family: Family, now: float) -> bool:
         # A gateway that never answers anybody is as good there as here, unless the carrier is gone here.
         unknown_will_do = family in self._without_carrier and not self.probes[family].known
         good = {Sight.ALIVE, Sight.UNKNOWN} if unknown_will_do else {Sight.ALIVE}
         return any(
             sibling.note.number >= self._died_at.get(family, self._number + 1)
-            and now - sibling.heard <= 3 * self.ask_every
+            and now - sibling.heard <= _VOUCHER_SILENCE
             and sibling.note.sight(family) in good
             for sibling in self._siblings.values()
         )

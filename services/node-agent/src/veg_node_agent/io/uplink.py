@@ -281,7 +281,9 @@ class UplinkMonitor:
         alive = core.alive
         if self._view is None or alive != self._view.alive:
             self._since = _now()
-        self._set_view(UplinkView(alive, problem, core.dead, core.withdrawn(now), self._since, core.settled))
+        self._set_view(
+            UplinkView(alive, problem, core.dead, core.withdrawn(now), self._since, core.settled(now))
+        )
 
     def _set_view(self, view: UplinkView | None) -> None:
         if view == self._view:
