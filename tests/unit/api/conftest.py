@@ -264,7 +264,7 @@ class World:
             self.sessions.pop(name, None)
             return bool(before)
         fresh = Session("Up", serving=True) if self.sessions_come_up else Session("Down", serving=False)
-        hops = [hop for family in intent.families for hop in family.nexthops]
+        hops = [h for family in intent.families for h in family.nexthops if h not in intent.bfd.silent]
         self.sessions[name] = {hop: before.get(hop, fresh) for hop in hops}
         return self.sessions[name] != before
 

@@ -249,6 +249,45 @@ def test_switching_bfd_on_and_off(two: World) -> None:
     assert wanted(two).bfd is not None
 
 
+def test_switching_bfd_on_loses_nobody() -> None:
+    """Pods of before have no speaker: they get traffic without a session until their successors have one."""
+    world = third()
+    world.put(example(bfd={"enabled": False}))
+    world.settle()
+    old = set(names(world))
+    world.put(example())
+    seen = []
+    for _ in range(40):
+        busy = world.step()
+        busy |= world._kubelet(ready=True)
+        bfd = wanted(world).bfd
+        if bfd is not None:
+            sessions = world.sessions.get(NAME, {})
+            usable = [h for h in hops(world) if h in bfd.silent or (s := sessions.get(h)) and s.state == "Up"]
+            assert usable
+            seen.append(bfd.silent)
+        if not busy:
+            break
+    assert seen[0] == ("192.168.0.2", "192.168.0.3")
+    assert seen[-1] == ()
+    assert not old & set(names(world))
+    assert world.status("gateway2")["ready"] is True
+
+
+def test_pods_without_a_speaker_are_told_of() -> None:
+    """Ready waits for the last of them."""
+    world = third()
+    world.put(example(bfd={"enabled": False}))
+    world.settle()
+    (first, *_) = names(world)
+    world.put(example())
+    steps(world)
+    assert world.condition_of("Ready", "gateway2")[:2] == ("False", "PodsToReplace")
+    assert f"{first}: None" in world.condition_of("BfdSessionsUp", "gateway2")[2]
+    assert entry(world, first)["serving"] is True
+    assert hops(world) == ("192.168.0.2", "192.168.0.3")
+
+
 def test_the_uplink_probe_can_be_switched_off(two: World) -> None:
     """By an annotation of the gateway; the replicas' addresses follow their number."""
     assert config(two)["uplink"] == {

@@ -26,19 +26,19 @@ from veg.bfd.v1 import bfd_pb2 as veg_dot_bfd_dot_v1_dot_bfd__pb2
 from veg.types.v1 import types_pb2 as veg_dot_types_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"veg/programmer/v1/programmer.proto\x12\x11veg.programmer.v1\x1a\x14veg/bfd/v1/bfd.proto\x1a\x18veg/types/v1/types.proto\"F\n\tIntentKey\x12+\n\x04kind\x18\x01 \x01(\x0e\x32\x1d.veg.programmer.v1.IntentKind\x12\x0c\n\x04name\x18\x02 \x01(\t\"\xd2\x01\n\x06Intent\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12-\n\x07gateway\x18\x02 \x01(\x0b\x32\x1a.veg.programmer.v1.GatewayH\x00\x12%\n\x03vpc\x18\x03 \x01(\x0b\x32\x16.veg.programmer.v1.VpcH\x00\x12+\n\x06subnet\x18\x04 \x01(\x0b\x32\x19.veg.programmer.v1.SubnetH\x00\x12\'\n\x04port\x18\x05 \x01(\x0b\x32\x17.veg.programmer.v1.PortH\x00\x42\x08\n\x06object\"\xb0\x01\n\x07Gateway\x12$\n\x03key\x18\x01 \x01(\x0b\x32\x17.veg.types.v1.ObjectKey\x12\x0b\n\x03vpc\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65\x66\x61ult_vpc\x18\x03 \x01(\x08\x12\x32\n\x08\x66\x61milies\x18\x04 \x03(\x0b\x32 .veg.programmer.v1.GatewayFamily\x12)\n\x03\x62\x66\x64\x18\x05 \x01(\x0b\x32\x1c.veg.programmer.v1.BfdIntent\"o\n\rGatewayFamily\x12&\n\x06\x66\x61mily\x18\x01 \x01(\x0e\x32\x16.veg.types.v1.IpFamily\x12\x0f\n\x07sources\x18\x02 \x03(\t\x12\x10\n\x08nexthops\x18\x03 \x03(\t\x12\x13\n\x0blocal_cidrs\x18\x04 \x03(\t\"E\n\tBfdIntent\x12\"\n\x06timers\x18\x01 \x01(\x0b\x32\x12.veg.bfd.v1.Timers\x12\x14\n\x0clogical_port\x18\x02 \x01(\t\"V\n\x03Vpc\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65\x66\x61ult_vpc\x18\x02 \x01(\x08\x12,\n\x08\x62\x66\x64_port\x18\x03 \x01(\x0b\x32\x1a.veg.programmer.v1.BfdPort\"+\n\x07\x42\x66\x64Port\x12\x11\n\taddresses\x18\x01 \x03(\t\x12\r\n\x05nodes\x18\x02 \x03(\t\"D\n\x06Subnet\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03vpc\x18\x02 \x01(\t\x12\r\n\x05\x63idrs\x18\x03 \x03(\t\x12\x10\n\x08gateways\x18\x04 \x03(\t\"D\n\x04Port\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06subnet\x18\x02 \x01(\t\x12\x0b\n\x03mac\x18\x03 \x01(\t\x12\x11\n\taddresses\x18\x04 \x03(\t\"\xad\x01\n\x07Outcome\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x1c.veg.programmer.v1.IntentKey\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12.\n\x05state\x18\x03 \x01(\x0e\x32\x1f.veg.programmer.v1.OutcomeState\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x12\n\noperations\x18\x06 \x01(\r\"K\n\x0c\x41pplyRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12*\n\x07intents\x18\x02 \x03(\x0b\x32\x19.veg.programmer.v1.Intent\"=\n\rApplyResponse\x12,\n\x08outcomes\x18\x01 \x03(\x0b\x32\x1a.veg.programmer.v1.Outcome\"L\n\rDeleteRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12*\n\x04keys\x18\x02 \x03(\x0b\x32\x1c.veg.programmer.v1.IntentKey\">\n\x0e\x44\x65leteResponse\x12,\n\x08outcomes\x18\x01 \x03(\x0b\x32\x1a.veg.programmer.v1.Outcome\" \n\rResyncRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\"?\n\x0eResyncResponse\x12-\n\x07removed\x18\x01 \x03(\x0b\x32\x1c.veg.programmer.v1.IntentKey\"h\n\x0bPlanRequest\x12*\n\x07intents\x18\x01 \x03(\x0b\x32\x19.veg.programmer.v1.Intent\x12-\n\x07\x64\x65letes\x18\x02 \x03(\x0b\x32\x1c.veg.programmer.v1.IntentKey\";\n\x0cPlanResponse\x12+\n\noperations\x18\x01 \x03(\x0b\x32\x17.veg.types.v1.Operation\"\r\n\x0bListRequest\"`\n\x0cListResponse\x12,\n\x08outcomes\x18\x01 \x03(\x0b\x32\x1a.veg.programmer.v1.Outcome\x12\x0f\n\x07in_sync\x18\x02 \x01(\x08\x12\x11\n\tconnected\x18\x03 \x01(\x08\"\x0e\n\x0cWatchRequest\"\xdd\x01\n\rWatchResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12)\n\x05hello\x18\x02 \x01(\x0b\x32\x18.veg.programmer.v1.HelloH\x00\x12-\n\x07outcome\x18\x03 \x01(\x0b\x32\x1a.veg.programmer.v1.OutcomeH\x00\x12*\n\x03\x62\x66\x64\x18\x04 \x01(\x0b\x32\x1b.veg.programmer.v1.BfdStateH\x00\x12+\n\x06repair\x18\x05 \x01(\x0b\x32\x19.veg.programmer.v1.RepairH\x00\x42\x07\n\x05\x65vent\"O\n\x14ResetSessionsRequest\x12(\n\x07gateway\x18\x01 \x01(\x0b\x32\x17.veg.types.v1.ObjectKey\x12\r\n\x05peers\x18\x02 \x03(\t\"&\n\x15ResetSessionsResponse\x12\r\n\x05peers\x18\x01 \x03(\t\"`\n\x05Hello\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x11\n\tnb_schema\x18\x02 \x01(\t\x12\x32\n\x0b\x62\x66\x64_variant\x18\x03 \x01(\x0e\x32\x1d.veg.programmer.v1.BfdVariant\"|\n\x08\x42\x66\x64State\x12(\n\x07gateway\x18\x01 \x01(\x0b\x32\x17.veg.types.v1.ObjectKey\x12\x0c\n\x04peer\x18\x02 \x01(\t\x12\'\n\x05state\x18\x03 \x01(\x0e\x32\x18.veg.bfd.v1.SessionState\x12\x0f\n\x07serving\x18\x04 \x01(\x08\"`\n\x06Repair\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x1c.veg.programmer.v1.IntentKey\x12+\n\noperations\x18\x02 \x03(\x0b\x32\x17.veg.types.v1.Operation*\x85\x01\n\nIntentKind\x12\x1b\n\x17INTENT_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13INTENT_KIND_GATEWAY\x10\x01\x12\x13\n\x0fINTENT_KIND_VPC\x10\x02\x12\x16\n\x12INTENT_KIND_SUBNET\x10\x03\x12\x14\n\x10INTENT_KIND_PORT\x10\x04*\x80\x01\n\x0cOutcomeState\x12\x1d\n\x19OUTCOME_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17OUTCOME_STATE_COMMITTED\x10\x01\x12\x19\n\x15OUTCOME_STATE_WAITING\x10\x02\x12\x19\n\x15OUTCOME_STATE_REFUSED\x10\x03*P\n\nBfdVariant\x12\x1b\n\x17\x42\x46\x44_VARIANT_UNSPECIFIED\x10\x00\x12\x11\n\rBFD_VARIANT_K\x10\x01\x12\x12\n\x0e\x42\x46\x44_VARIANT_S3\x10\x02\x32\xc1\x04\n\x11ProgrammerService\x12J\n\x05\x41pply\x12\x1f.veg.programmer.v1.ApplyRequest\x1a .veg.programmer.v1.ApplyResponse\x12M\n\x06\x44\x65lete\x12 .veg.programmer.v1.DeleteRequest\x1a!.veg.programmer.v1.DeleteResponse\x12M\n\x06Resync\x12 .veg.programmer.v1.ResyncRequest\x1a!.veg.programmer.v1.ResyncResponse\x12G\n\x04Plan\x12\x1e.veg.programmer.v1.PlanRequest\x1a\x1f.veg.programmer.v1.PlanResponse\x12G\n\x04List\x12\x1e.veg.programmer.v1.ListRequest\x1a\x1f.veg.programmer.v1.ListResponse\x12\x62\n\rResetSessions\x12\'.veg.programmer.v1.ResetSessionsRequest\x1a(.veg.programmer.v1.ResetSessionsResponse\x12L\n\x05Watch\x12\x1f.veg.programmer.v1.WatchRequest\x1a .veg.programmer.v1.WatchResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"veg/programmer/v1/programmer.proto\x12\x11veg.programmer.v1\x1a\x14veg/bfd/v1/bfd.proto\x1a\x18veg/types/v1/types.proto\"F\n\tIntentKey\x12+\n\x04kind\x18\x01 \x01(\x0e\x32\x1d.veg.programmer.v1.IntentKind\x12\x0c\n\x04name\x18\x02 \x01(\t\"\xd2\x01\n\x06Intent\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12-\n\x07gateway\x18\x02 \x01(\x0b\x32\x1a.veg.programmer.v1.GatewayH\x00\x12%\n\x03vpc\x18\x03 \x01(\x0b\x32\x16.veg.programmer.v1.VpcH\x00\x12+\n\x06subnet\x18\x04 \x01(\x0b\x32\x19.veg.programmer.v1.SubnetH\x00\x12\'\n\x04port\x18\x05 \x01(\x0b\x32\x17.veg.programmer.v1.PortH\x00\x42\x08\n\x06object\"\xb0\x01\n\x07Gateway\x12$\n\x03key\x18\x01 \x01(\x0b\x32\x17.veg.types.v1.ObjectKey\x12\x0b\n\x03vpc\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65\x66\x61ult_vpc\x18\x03 \x01(\x08\x12\x32\n\x08\x66\x61milies\x18\x04 \x03(\x0b\x32 .veg.programmer.v1.GatewayFamily\x12)\n\x03\x62\x66\x64\x18\x05 \x01(\x0b\x32\x1c.veg.programmer.v1.BfdIntent\"o\n\rGatewayFamily\x12&\n\x06\x66\x61mily\x18\x01 \x01(\x0e\x32\x16.veg.types.v1.IpFamily\x12\x0f\n\x07sources\x18\x02 \x03(\t\x12\x10\n\x08nexthops\x18\x03 \x03(\t\x12\x13\n\x0blocal_cidrs\x18\x04 \x03(\t\"U\n\tBfdIntent\x12\"\n\x06timers\x18\x01 \x01(\x0b\x32\x12.veg.bfd.v1.Timers\x12\x14\n\x0clogical_port\x18\x02 \x01(\t\x12\x0e\n\x06silent\x18\x03 \x03(\t\"V\n\x03Vpc\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65\x66\x61ult_vpc\x18\x02 \x01(\x08\x12,\n\x08\x62\x66\x64_port\x18\x03 \x01(\x0b\x32\x1a.veg.programmer.v1.BfdPort\"+\n\x07\x42\x66\x64Port\x12\x11\n\taddresses\x18\x01 \x03(\t\x12\r\n\x05nodes\x18\x02 \x03(\t\"D\n\x06Subnet\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03vpc\x18\x02 \x01(\t\x12\r\n\x05\x63idrs\x18\x03 \x03(\t\x12\x10\n\x08gateways\x18\x04 \x03(\t\"D\n\x04Port\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06subnet\x18\x02 \x01(\t\x12\x0b\n\x03mac\x18\x03 \x01(\t\x12\x11\n\taddresses\x18\x04 \x03(\t\"\xad\x01\n\x07Outcome\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x1c.veg.programmer.v1.IntentKey\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12.\n\x05state\x18\x03 \x01(\x0e\x32\x1f.veg.programmer.v1.OutcomeState\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x12\n\noperations\x18\x06 \x01(\r\"K\n\x0c\x41pplyRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12*\n\x07intents\x18\x02 \x03(\x0b\x32\x19.veg.programmer.v1.Intent\"=\n\rApplyResponse\x12,\n\x08outcomes\x18\x01 \x03(\x0b\x32\x1a.veg.programmer.v1.Outcome\"L\n\rDeleteRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12*\n\x04keys\x18\x02 \x03(\x0b\x32\x1c.veg.programmer.v1.IntentKey\">\n\x0e\x44\x65leteResponse\x12,\n\x08outcomes\x18\x01 \x03(\x0b\x32\x1a.veg.programmer.v1.Outcome\" \n\rResyncRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\"?\n\x0eResyncResponse\x12-\n\x07removed\x18\x01 \x03(\x0b\x32\x1c.veg.programmer.v1.IntentKey\"h\n\x0bPlanRequest\x12*\n\x07intents\x18\x01 \x03(\x0b\x32\x19.veg.programmer.v1.Intent\x12-\n\x07\x64\x65letes\x18\x02 \x03(\x0b\x32\x1c.veg.programmer.v1.IntentKey\";\n\x0cPlanResponse\x12+\n\noperations\x18\x01 \x03(\x0b\x32\x17.veg.types.v1.Operation\"\r\n\x0bListRequest\"`\n\x0cListResponse\x12,\n\x08outcomes\x18\x01 \x03(\x0b\x32\x1a.veg.programmer.v1.Outcome\x12\x0f\n\x07in_sync\x18\x02 \x01(\x08\x12\x11\n\tconnected\x18\x03 \x01(\x08\"\x0e\n\x0cWatchRequest\"\xdd\x01\n\rWatchResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12)\n\x05hello\x18\x02 \x01(\x0b\x32\x18.veg.programmer.v1.HelloH\x00\x12-\n\x07outcome\x18\x03 \x01(\x0b\x32\x1a.veg.programmer.v1.OutcomeH\x00\x12*\n\x03\x62\x66\x64\x18\x04 \x01(\x0b\x32\x1b.veg.programmer.v1.BfdStateH\x00\x12+\n\x06repair\x18\x05 \x01(\x0b\x32\x19.veg.programmer.v1.RepairH\x00\x42\x07\n\x05\x65vent\"O\n\x14ResetSessionsRequest\x12(\n\x07gateway\x18\x01 \x01(\x0b\x32\x17.veg.types.v1.ObjectKey\x12\r\n\x05peers\x18\x02 \x03(\t\"&\n\x15ResetSessionsResponse\x12\r\n\x05peers\x18\x01 \x03(\t\"`\n\x05Hello\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x11\n\tnb_schema\x18\x02 \x01(\t\x12\x32\n\x0b\x62\x66\x64_variant\x18\x03 \x01(\x0e\x32\x1d.veg.programmer.v1.BfdVariant\"|\n\x08\x42\x66\x64State\x12(\n\x07gateway\x18\x01 \x01(\x0b\x32\x17.veg.types.v1.ObjectKey\x12\x0c\n\x04peer\x18\x02 \x01(\t\x12\'\n\x05state\x18\x03 \x01(\x0e\x32\x18.veg.bfd.v1.SessionState\x12\x0f\n\x07serving\x18\x04 \x01(\x08\"`\n\x06Repair\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x1c.veg.programmer.v1.IntentKey\x12+\n\noperations\x18\x02 \x03(\x0b\x32\x17.veg.types.v1.Operation*\x85\x01\n\nIntentKind\x12\x1b\n\x17INTENT_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13INTENT_KIND_GATEWAY\x10\x01\x12\x13\n\x0fINTENT_KIND_VPC\x10\x02\x12\x16\n\x12INTENT_KIND_SUBNET\x10\x03\x12\x14\n\x10INTENT_KIND_PORT\x10\x04*\x80\x01\n\x0cOutcomeState\x12\x1d\n\x19OUTCOME_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17OUTCOME_STATE_COMMITTED\x10\x01\x12\x19\n\x15OUTCOME_STATE_WAITING\x10\x02\x12\x19\n\x15OUTCOME_STATE_REFUSED\x10\x03*P\n\nBfdVariant\x12\x1b\n\x17\x42\x46\x44_VARIANT_UNSPECIFIED\x10\x00\x12\x11\n\rBFD_VARIANT_K\x10\x01\x12\x12\n\x0e\x42\x46\x44_VARIANT_S3\x10\x02\x32\xc1\x04\n\x11ProgrammerService\x12J\n\x05\x41pply\x12\x1f.veg.programmer.v1.ApplyRequest\x1a .veg.programmer.v1.ApplyResponse\x12M\n\x06\x44\x65lete\x12 .veg.programmer.v1.DeleteRequest\x1a!.veg.programmer.v1.DeleteResponse\x12M\n\x06Resync\x12 .veg.programmer.v1.ResyncRequest\x1a!.veg.programmer.v1.ResyncResponse\x12G\n\x04Plan\x12\x1e.veg.programmer.v1.PlanRequest\x1a\x1f.veg.programmer.v1.PlanResponse\x12G\n\x04List\x12\x1e.veg.programmer.v1.ListRequest\x1a\x1f.veg.programmer.v1.ListResponse\x12\x62\n\rResetSessions\x12\'.veg.programmer.v1.ResetSessionsRequest\x1a(.veg.programmer.v1.ResetSessionsResponse\x12L\n\x05Watch\x12\x1f.veg.programmer.v1.WatchRequest\x1a .veg.programmer.v1.WatchResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'veg.programmer.v1.programmer_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_INTENTKIND']._serialized_start=2547
-  _globals['_INTENTKIND']._serialized_end=2680
-  _globals['_OUTCOMESTATE']._serialized_start=2683
-  _globals['_OUTCOMESTATE']._serialized_end=2811
-  _globals['_BFDVARIANT']._serialized_start=2813
-  _globals['_BFDVARIANT']._serialized_end=2893
+  _globals['_INTENTKIND']._serialized_start=2563
+  _globals['_INTENTKIND']._serialized_end=2696
+  _globals['_OUTCOMESTATE']._serialized_start=2699
+  _globals['_OUTCOMESTATE']._serialized_end=2827
+  _globals['_BFDVARIANT']._serialized_start=2829
+  _globals['_BFDVARIANT']._serialized_end=2909
   _globals['_INTENTKEY']._serialized_start=105
   _globals['_INTENTKEY']._serialized_end=175
   _globals['_INTENT']._serialized_start=178
@@ -48,51 +48,51 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GATEWAYFAMILY']._serialized_start=569
   _globals['_GATEWAYFAMILY']._serialized_end=680
   _globals['_BFDINTENT']._serialized_start=682
-  _globals['_BFDINTENT']._serialized_end=751
-  _globals['_VPC']._serialized_start=753
-  _globals['_VPC']._serialized_end=839
-  _globals['_BFDPORT']._serialized_start=841
-  _globals['_BFDPORT']._serialized_end=884
-  _globals['_SUBNET']._serialized_start=886
-  _globals['_SUBNET']._serialized_end=954
-  _globals['_PORT']._serialized_start=956
-  _globals['_PORT']._serialized_end=1024
-  _globals['_OUTCOME']._serialized_start=1027
-  _globals['_OUTCOME']._serialized_end=1200
-  _globals['_APPLYREQUEST']._serialized_start=1202
-  _globals['_APPLYREQUEST']._serialized_end=1277
-  _globals['_APPLYRESPONSE']._serialized_start=1279
-  _globals['_APPLYRESPONSE']._serialized_end=1340
-  _globals['_DELETEREQUEST']._serialized_start=1342
-  _globals['_DELETEREQUEST']._serialized_end=1418
-  _globals['_DELETERESPONSE']._serialized_start=1420
-  _globals['_DELETERESPONSE']._serialized_end=1482
-  _globals['_RESYNCREQUEST']._serialized_start=1484
-  _globals['_RESYNCREQUEST']._serialized_end=1516
-  _globals['_RESYNCRESPONSE']._serialized_start=1518
-  _globals['_RESYNCRESPONSE']._serialized_end=1581
-  _globals['_PLANREQUEST']._serialized_start=1583
-  _globals['_PLANREQUEST']._serialized_end=1687
-  _globals['_PLANRESPONSE']._serialized_start=1689
-  _globals['_PLANRESPONSE']._serialized_end=1748
-  _globals['_LISTREQUEST']._serialized_start=1750
-  _globals['_LISTREQUEST']._serialized_end=1763
-  _globals['_LISTRESPONSE']._serialized_start=1765
-  _globals['_LISTRESPONSE']._serialized_end=1861
-  _globals['_WATCHREQUEST']._serialized_start=1863
-  _globals['_WATCHREQUEST']._serialized_end=1877
-  _globals['_WATCHRESPONSE']._serialized_start=1880
-  _globals['_WATCHRESPONSE']._serialized_end=2101
-  _globals['_RESETSESSIONSREQUEST']._serialized_start=2103
-  _globals['_RESETSESSIONSREQUEST']._serialized_end=2182
-  _globals['_RESETSESSIONSRESPONSE']._serialized_start=2184
-  _globals['_RESETSESSIONSRESPONSE']._serialized_end=2222
-  _globals['_HELLO']._serialized_start=2224
-  _globals['_HELLO']._serialized_end=2320
-  _globals['_BFDSTATE']._serialized_start=2322
-  _globals['_BFDSTATE']._serialized_end=2446
-  _globals['_REPAIR']._serialized_start=2448
-  _globals['_REPAIR']._serialized_end=2544
-  _globals['_PROGRAMMERSERVICE']._serialized_start=2896
-  _globals['_PROGRAMMERSERVICE']._serialized_end=3473
+  _globals['_BFDINTENT']._serialized_end=767
+  _globals['_VPC']._serialized_start=769
+  _globals['_VPC']._serialized_end=855
+  _globals['_BFDPORT']._serialized_start=857
+  _globals['_BFDPORT']._serialized_end=900
+  _globals['_SUBNET']._serialized_start=902
+  _globals['_SUBNET']._serialized_end=970
+  _globals['_PORT']._serialized_start=972
+  _globals['_PORT']._serialized_end=1040
+  _globals['_OUTCOME']._serialized_start=1043
+  _globals['_OUTCOME']._serialized_end=1216
+  _globals['_APPLYREQUEST']._serialized_start=1218
+  _globals['_APPLYREQUEST']._serialized_end=1293
+  _globals['_APPLYRESPONSE']._serialized_start=1295
+  _globals['_APPLYRESPONSE']._serialized_end=1356
+  _globals['_DELETEREQUEST']._serialized_start=1358
+  _globals['_DELETEREQUEST']._serialized_end=1434
+  _globals['_DELETERESPONSE']._serialized_start=1436
+  _globals['_DELETERESPONSE']._serialized_end=1498
+  _globals['_RESYNCREQUEST']._serialized_start=1500
+  _globals['_RESYNCREQUEST']._serialized_end=1532
+  _globals['_RESYNCRESPONSE']._serialized_start=1534
+  _globals['_RESYNCRESPONSE']._serialized_end=1597
+  _globals['_PLANREQUEST']._serialized_start=1599
+  _globals['_PLANREQUEST']._serialized_end=1703
+  _globals['_PLANRESPONSE']._serialized_start=1705
+  _globals['_PLANRESPONSE']._serialized_end=1764
+  _globals['_LISTREQUEST']._serialized_start=1766
+  _globals['_LISTREQUEST']._serialized_end=1779
+  _globals['_LISTRESPONSE']._serialized_start=1781
+  _globals['_LISTRESPONSE']._serialized_end=1877
+  _globals['_WATCHREQUEST']._serialized_start=1879
+  _globals['_WATCHREQUEST']._serialized_end=1893
+  _globals['_WATCHRESPONSE']._serialized_start=1896
+  _globals['_WATCHRESPONSE']._serialized_end=2117
+  _globals['_RESETSESSIONSREQUEST']._serialized_start=2119
+  _globals['_RESETSESSIONSREQUEST']._serialized_end=2198
+  _globals['_RESETSESSIONSRESPONSE']._serialized_start=2200
+  _globals['_RESETSESSIONSRESPONSE']._serialized_end=2238
+  _globals['_HELLO']._serialized_start=2240
+  _globals['_HELLO']._serialized_end=2336
+  _globals['_BFDSTATE']._serialized_start=2338
+  _globals['_BFDSTATE']._serialized_end=2462
+  _globals['_REPAIR']._serialized_start=2464
+  _globals['_REPAIR']._serialized_end=2560
+  _globals['_PROGRAMMERSERVICE']._serialized_start=2912
+  _globals['_PROGRAMMERSERVICE']._serialized_end=3489
 # @@protoc_insertion_point(module_scope)

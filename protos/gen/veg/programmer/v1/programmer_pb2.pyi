@@ -277,21 +277,29 @@ class BfdIntent(_message.Message):
 
     TIMERS_FIELD_NUMBER: _builtins.int
     LOGICAL_PORT_FIELD_NUMBER: _builtins.int
+    SILENT_FIELD_NUMBER: _builtins.int
     logical_port: _builtins.str
     """The logical router port that speaks, e.g. "bfd@vpc1"."""
     @_builtins.property
     def timers(self) -> _bfd_pb2.Timers:
         """OVN's side of the timers."""
 
+    @_builtins.property
+    def silent(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Nexthops that have no speaker (yet): they get traffic without a session. While BFD is switched on under a running
+        gateway its pods are replaced one by one; those of before must not be lost until their successors' sessions are up.
+        """
+
     def __init__(
         self,
         *,
         timers: _bfd_pb2.Timers | None = ...,
         logical_port: _builtins.str = ...,
+        silent: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timers", b"timers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["logical_port", b"logical_port", "timers", b"timers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["logical_port", b"logical_port", "silent", b"silent", "timers", b"timers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

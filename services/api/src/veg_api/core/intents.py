@@ -31,12 +31,16 @@ class GatewayFamilyIntent:
 
 @dataclass(frozen=True)
 class BfdIntent:
-    """OVN's end of a gateway's sessions: timers in ms, and the router port that speaks."""
+    """OVN's end of a gateway's sessions: timers in ms, and the router port that speaks.
+
+    `silent` are nexthops without a speaker: pods from before BFD was switched on.
+    """
 
     min_rx: int
     min_tx: int
     multiplier: int
     logical_port: str
+    silent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ class Pod:
     """A pod. `gateway` is the label's value; `owner` is (kind, name, uid) of the controller.
 
     `trouble` is what scheduler and kubelet say of why it does not run or is not ready; "" when they say nothing.
-    `containers` are (name, ready) as far as the kubelet has told.
+    `containers` are (name, ready) as far as the kubelet has told, `wanted` the names of those in its spec.
     """
 
     namespace: str
@@ -70,6 +70,7 @@ class Pod:
     allocation_error: str
     trouble: str = ""
     containers: tuple[tuple[str, bool], ...] = ()
+    wanted: tuple[str, ...] = ()
 
     def holding(self, prefix: str) -> Holding | None:
         """What it has on one network."""
@@ -130,6 +131,7 @@ def parse_pod(obj: Object) -> Pod:
     annotations = _mapping(metadata.get("annotations"))
     owner: Object = next((r for r in metadata.get("ownerReferences") or () if r.get("controller")), {})
     allocated = annotations.get(f"{OVN_PREFIX}/allocated") == "true"
+    wanted = (str(c.get("name")) for c in _list(spec.get("containers")))
     return Pod(
         namespace=metadata.get("namespace", "default"),
         name=metadata["name"],
@@ -150,6 +152,7 @@ def parse_pod(obj: Object) -> Pod:
         ),
         allocation_error=str(annotations.get(ALLOCATION_ERROR_ANNOTATION, "")),
         trouble=_trouble(status),
+        wanted=tuple(sorted(wanted)),
         containers=tuple(
             sorted(
                 (str(c.get("name")), c.get("ready") is True) for c in _list(status.get("containerStatuses"))

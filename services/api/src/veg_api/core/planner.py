@@ -139,7 +139,7 @@ def _run(snapshot: Snapshot, gateway: Gateway, resolved: Resolved, pools: Pools)
         ledger,
         replicas,
         hops,
-        replicas_module.intent(gateway.namespace, gateway.name, resolved, hops),
+        replicas_module.intent(gateway.key, resolved, hops, replicas),
         snapshot.deployments.get(resolved.deployment, gateway.namespace),
     )
 
@@ -238,7 +238,7 @@ def _hidden_plan(snapshot: Snapshot, key: GatewayKey, pools: Pools, defaults: De
     # Its status can not be read either, so who served before is unknown: pods count as serving once they were given
     # addresses, because a withdrawn nexthop hurts more than a dead one.
     hops = {text for r in state.replicas if not r.pod.deleting for text in r.internal}
-    intent = replicas_module.intent(*key, resolved, sorted(hops, key=numeric_key))
+    intent = replicas_module.intent(key, resolved, sorted(hops, key=numeric_key), state.replicas)
     return GatewayPlan(key, changes=tuple(_materialise(snapshot, ghost, state, defaults)), intent=intent)
 
 

@@ -47,7 +47,8 @@ class BfdState:
 class Replica:
     """One pod of a gateway. Addresses are () until they are given; `message` is what there is to say beyond `reason`.
 
-    `nexthop`: OVN is asked to send traffic there. `bfd` is None without BFD.
+    `nexthop`: OVN is asked to send traffic there. `bfd` is None without BFD. `silent`: with BFD, but the pod is of
+    before and has no speaker.
     """
 
     pod: Pod
@@ -59,6 +60,7 @@ class Replica:
     since: str
     message: str = ""
     bfd: BfdState | None = None
+    silent: bool = False
 
     @property
     def is_dark(self) -> bool:
@@ -108,8 +110,8 @@ def suspects(
     if resolved.bfd is None or snapshot.programmer.link != "connected":
         return ()
     sessions = snapshot.programmer.sessions.get("/".join(key), {})
-    silent = [r for r in replicas if r.nexthop and r.pod.container_ready(BFD_CONTAINER) is False]
-    found = (text for r in silent for text in r.internal if (s := sessions.get(text)) and s.state == "Up")
+    mute = [r for r in replicas if r.nexthop and r.pod.container_ready(BFD_CONTAINER) is False]
+    found = (text for r in mute for text in r.internal if (s := sessions.get(text)) and s.state == "Up")
     return tuple(sorted(found, key=addresses.numeric_key))
 
 
@@ -131,12 +133,19 @@ def nexthops(resolved: Resolved, replicas: Sequence[Replica], status: Object) ->
     return tuple(sorted(kept, key=addresses.numeric_key))
 
 
-def intent(namespace: str, name: str, resolved: Resolved, hops: Sequence[str]) -> GatewayIntent:
+def intent(
+    key: GatewayKey, resolved: Resolved, hops: Sequence[str], replicas: Sequence[Replica]
+) -> GatewayIntent:
     """The gateway's share of OVN."""
-    bfd = resolved.bfd
+    bfd = None
+    if (asked := resolved.bfd) is not None:
+        mute = {text for replica in replicas if replica.silent for text in replica.internal}
+        silent = tuple(hop for hop in hops if hop in mute)
+        port = bfd_port_name(resolved.vpc)
+        bfd = BfdIntent(asked.min_rx, asked.min_tx, asked.multiplier, port, silent)
     return GatewayIntent(
-        namespace=namespace,
-        name=name,
+        namespace=key[0],
+        name=key[1],
         vpc=resolved.vpc,
         default_vpc=resolved.default_vpc,
         families=tuple(
@@ -148,7 +157,7 @@ def intent(namespace: str, name: str, resolved: Resolved, hops: Sequence[str]) -
             )
             for family in resolved.families
         ),
-        bfd=BfdIntent(bfd.min_rx, bfd.min_tx, bfd.multiplier, bfd_port_name(resolved.vpc)) if bfd else None,
+        bfd=bfd,
     )
 
 
@@ -173,7 +182,13 @@ def _replica(view: _View, pod: Pod, entry: Entry | None, before: Object) -> Repl
     served = bool(before.get("nexthop", before.get("serving")))
     reason = _reason(view.snapshot, pod, (bool(internal), there, alive, served))
     nexthop = reason in ("Ready", "WasReady")
-    bfd = _bfd_state(view, pod, internal if nexthop else (), before) if with_bfd else None
+    silent = with_bfd and bool(pod.wanted) and BFD_CONTAINER not in pod.wanted
+    bfd = None
+    if silent:
+        message = "the pod is of before BFD was switched on: it is replaced"
+        bfd = BfdState("None", serving=nexthop, since=_since(view, before, "None"), message=message)
+    elif with_bfd:
+        bfd = _bfd_state(view, pod, internal if nexthop else (), before)
     serving = nexthop and (bfd is None or bfd.serving)
     if nexthop and not serving:
         reason = "SessionDown"
@@ -182,7 +197,7 @@ def _replica(view: _View, pod: Pod, entry: Entry | None, before: Object) -> Repl
     now = view.snapshot.now
     since = str(before.get("since") or now) if unchanged else now
     message = "" if pod.ready else pod.trouble
-    return Replica(pod, *shown, nexthop, serving, reason, since, message, bfd)
+    return Replica(pod, *shown, nexthop, serving, reason, since, message, bfd, silent)
 
 
 def _bfd_state(view: _View, pod: Pod, internal: Sequence[str], before: Object) -> BfdState:
@@ -207,9 +222,17 @@ def _bfd_state(view: _View, pod: Pod, internal: Sequence[str], before: Object) -
     states = {text: known[text].state if text in known else "Unknown" for text in watched}
     state = min(states.values(), key=_WORST.index, default="None")
     serving = bool(watched) and len(known) == len(watched) and all(s.serving for s in known.values())
-    since = str(old.get("since") or view.snapshot.now) if old.get("state") == state else view.snapshot.now
+    since = _since(view, before, state)
     message = "" if state == "Up" and serving else _why_down(view, pod, states)
     return BfdState(state, serving and state == "Up", since, message)
+
+
+def _since(view: _View, before: Object, state: str) -> str:
+    """Since when a replica's sessions are in a state."""
+    old = before.get("bfd")
+    if isinstance(old, dict) and old.get("state") == state and old.get("since"):
+        return str(old["since"])
+    return view.snapshot.now
 
 
 # Worst first. "None": there is no session to speak of, "Unknown": OVN has not told of one.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -72,7 +73,8 @@ def running(
     routes = _routes(gateway, state, view)
     programmed = _is_programmed(gateway, state, view)
     serving = sum(replica.serving for replica in replicas)
-    ready = programmed and serving >= resolved.replicas > 0
+    # With BFD all pods of before are to be replaced first: BFD is what was asked for.
+    ready = programmed and serving >= resolved.replicas > 0 and not any(r.silent for r in replicas)
     workload = _workload(state)
     conditions = [
         *_validity(problems),
@@ -131,7 +133,9 @@ def transitions(gateway: Gateway, after: Object) -> tuple[EventRecord, ...]:
             worth = status == "False"
         if worth:
             level: Literal["Normal", "Warning"] = "Normal" if status == "True" else "Warning"
-            found.append(EventRecord(about, gateway.uid, level, reason, condition["message"]))
+            # The same again is told by a count: what is in a message must not be new every time.
+            text = _TIME.sub("", condition["message"])
+            found.append(EventRecord(about, gateway.uid, level, reason, text))
     return tuple(found)
 
 
@@ -140,6 +144,7 @@ _WARNINGS = (
     ("SourceOutsideVpc", "SourcesInsideVpc", "all sources lie in subnets of the VPC"),
     ("SourceShared", "SourcesExclusive", "no other gateway of the VPC names one of the sources"),
 )
+_TIME = re.compile(r" since \d{4}-\d\d-\d\dT[\d:]+Z")
 # Reasons that every gateway goes through.
 _TRANSIENT = ("Programming", "ProgrammerConnecting")
 
@@ -205,12 +210,12 @@ def _sessions(state: Running) -> list[Condition]:
     kind, wanted = "BfdSessionsUp", state.resolved.replicas
     if not wanted:
         return [Condition(kind, "False", "ScaledToZero", "there are no replicas")]
-    up = sum(r.serving for r in state.replicas)
+    up = sum(r.serving and not r.silent for r in state.replicas)
     counts = f"{up} of {wanted} replicas have their sessions up"
     down = [
         f"{r.pod.name}: {r.bfd.state} since {r.bfd.since}{f': {r.bfd.message}' if r.bfd.message else ''}"
         for r in state.replicas
-        if r.bfd is not None and not r.serving and not r.pod.deleting
+        if r.bfd is not None and (not r.serving or r.silent) and not r.pod.deleting
     ]
     if up >= wanted:
         return [Condition(kind, "True", "SessionsUp", counts)]
@@ -271,6 +276,10 @@ def _readiness(state: Running, serving: int, *, ready: bool, programmed: bool) -
         return Condition("Ready", "True", "Ready", f"{serving} of {wanted} replicas serve")
     if not programmed:
         return Condition("Ready", "False", "RoutesNotProgrammed", "OVN does not hold the present state yet")
+    if serving >= wanted:
+        return Condition(
+            "Ready", "False", "PodsToReplace", "pods from before BFD was switched on are replaced"
+        )
     return Condition("Ready", "False", "ReplicasNotServing", f"{serving} of {wanted} replicas serve")
 
 

@@ -27,8 +27,9 @@ def subnet_users(snapshot: Snapshot, name: str, takers: Iterable[str] = ()) -> t
     index = snapshot.gateways.derived(_by_network)
     keys = dict.fromkeys(index.get(("Subnet", name), ()))
     subnet = snapshot.subnet(name)
-    if subnet is not None and default_subnet(snapshot, subnet.vpc) == name:
-        keys |= dict.fromkeys(index.get(("DefaultSubnet", subnet.vpc), ()))
+    unnamed = index.get(("DefaultSubnet", subnet.vpc), ()) if subnet is not None else ()
+    if subnet is not None and unnamed and default_subnet(snapshot, subnet.vpc) == name:
+        keys |= dict.fromkeys(unnamed)
     users = dict.fromkeys(_named(keys))
     users |= dict.fromkeys(snapshot.ips.derived(_users_by_subnet).get(name, ()))
     users |= dict.fromkeys(takers)
