@@ -33,6 +33,7 @@ class Session:
         "_poll_sent",
         "_random",
         "_rx_in_use",
+        "_spread",
         "_tx_in_use",
         "admin_down",
         "admin_reason",
@@ -157,7 +158,7 @@ class Session:
         self.tx_packets += 1
         self._poll_sent = self.polling
         if self.next_tx is not None:
-            self.next_tx = now + self._jittered()
+            self.next_tx = now + int(self.tx_interval_us * (0.75 + self._spread * self._random()))
         return self._packet
 
     def retune(self, now: int, config: SessionConfig) -> bytes | None:
@@ -257,6 +258,7 @@ class Session:
     def _advertise(self) -> None:
         """Decide what the packets ask for, and what of it may be used already (section 6.8.3)."""
         timers = self.config.timers
+        self._spread = 0.25 if timers.multiplier > 1 else 0.15
         tx, rx = timers.min_tx_us, timers.min_rx_us
         if self.state is not State.UP:
             self._tx_in_use = self._advertised_tx = max(tx, SLOW_TX_US)
@@ -307,8 +309,7 @@ class Session:
 
     def _jittered(self) -> int:
         """Section 6.8.7: 75 to 100 % of the interval, 75 to 90 % when the detect multiplier is 1."""
-        span = 0.25 if self.config.timers.multiplier > 1 else 0.15
-        return int(self.tx_interval_us * (0.75 + span * self._random()))
+        return int(self.tx_interval_us * (0.75 + self._spread * self._random()))
 
     # Packets ------------------------------------------------------------------------------------------------
 
