@@ -263,7 +263,9 @@ def test_switching_bfd_on_loses_nobody() -> None:
         bfd = wanted(world).bfd
         if bfd is not None:
             sessions = world.sessions.get(NAME, {})
-            usable = [h for h in hops(world) if h in bfd.silent or (s := sessions.get(h)) and s.state == "Up"]
+            usable = [
+                h for h in hops(world) if h in bfd.silent or ((s := sessions.get(h)) and s.state == "Up")
+            ]
             assert usable
             seen.append(bfd.silent)
         if not busy:
