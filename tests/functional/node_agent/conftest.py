@@ -348,6 +348,48 @@ def eventually(condition: Callable[[], object], seconds: float, explain: Callabl
         threading.Event().wait(0.02)
 
 
+@contextlib.contextmanager
+def steady_stream(namespace: Namespace, source: str, target: str) -> Iterator[list[int]]:
+    """A datagram each 2 ms from a source through a gateway and back; yields the numbers that did not come back, counted
+    from the first one that did.
+    """
+    lost: list[int] = []
+    answered: set[int] = set()
+    done = threading.Event()
+    family = socket.AF_INET6 if ":" in source else socket.AF_INET
+    client = namespace.socket(family, socket.SOCK_DGRAM)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 200_000)
+    client.bind((source, 0))
+    client.connect((target, EchoServer.PORT))
+    sent = [0]
+
+    def receive() -> None:
+        while True:
+            try:
+                answered.add(int(client.recv(4096).split()[0]))
+            except (TimeoutError, OSError):
+                return
+
+    def send() -> None:
+        while not done.wait(0.002):
+            client.send(str(sent[0]).encode())
+            sent[0] += 1
+
+    threads = [threading.Thread(target=receive, daemon=True), threading.Thread(target=send, daemon=True)]
+    for thread in threads:
+        thread.start()
+    eventually(lambda: len(answered) > 20, 5)
+    try:
+        yield lost
+    finally:
+        done.set()
+        threads[1].join(5)
+        eventually(lambda: len(answered) == sent[0] or not threads[0].is_alive(), 5)
+        lost += sorted(set(range(min(answered), sent[0])) - answered)
+        client.close()
+        threads[0].join(5)
+
+
 @pytest.fixture
 def lab() -> Iterator[Lab]:
     """A fresh pod with its neighbours; no agent yet."""

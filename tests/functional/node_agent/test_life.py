@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Event, Thread
+from threading import Event
 
 import pytest
 from veg_node_agent.core.operations import TRACKING_RULE
 
-from tests.functional.node_agent.conftest import AGENT, EchoServer, Lab, agent_config, eventually, v4, v6
+from tests.functional.node_agent.conftest import AGENT, Lab, agent_config, eventually, v4, v6
 
 OUTSIDE_V4, OUTSIDE_V6 = "172.17.0.1", "fd17::1"
 
@@ -55,48 +54,6 @@ def everything(lab: Lab) -> str:
     )
 
 
-@contextmanager
-def steady_stream(lab: Lab, source: str, target: str) -> Iterator[list[int]]:
-    """A datagram each 2 ms from a source through the pod and back; yields the numbers that did not come back, counted
-    from the first one that did.
-    """
-    lost: list[int] = []
-    answered: set[int] = set()
-    done = Event()
-    family = socket.AF_INET6 if ":" in source else socket.AF_INET
-    client = lab.vpc.socket(family, socket.SOCK_DGRAM)
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 200_000)
-    client.bind((source, 0))
-    client.connect((target, EchoServer.PORT))
-    sent = [0]
-
-    def receive() -> None:
-        while True:
-            try:
-                answered.add(int(client.recv(4096).split()[0]))
-            except (TimeoutError, OSError):
-                return
-
-    def send() -> None:
-        while not done.wait(0.002):
-            client.send(str(sent[0]).encode())
-            sent[0] += 1
-
-    threads = [Thread(target=receive, daemon=True), Thread(target=send, daemon=True)]
-    for thread in threads:
-        thread.start()
-    eventually(lambda: len(answered) > 20, 5)
-    try:
-        yield lost
-    finally:
-        done.set()
-        threads[1].join(5)
-        eventually(lambda: len(answered) == sent[0] or not threads[0].is_alive(), 5)
-        lost += sorted(set(range(min(answered), sent[0])) - answered)
-        client.close()
-        threads[0].join(5)
-
-
 def test_a_change_is_live_at_once_and_keeps_connections(lab: Lab) -> None:
     """A changed list of sources is in the kernel well under a second, and a TCP connection whose source still matches
     goes on, even when its own rule is exchanged.
@@ -126,7 +83,7 @@ def test_no_packet_is_lost_by_a_change(lab: Lab) -> None:
     """A steady stream from a source that stays goes through every change of the list around it."""
     lab.configure(v4())
     lab.start()
-    with steady_stream(lab, "10.16.0.9", OUTSIDE_V4) as lost:
+    with steady_stream(lab.vpc, "10.16.0.9", OUTSIDE_V4) as lost:
         for sources in (
             [("10.16.0.0/24", True)],
             [("10.16.0.9/32", True), ("10.17.0.0/16", True)],
@@ -346,8 +303,8 @@ def test_kill_and_restart_lose_nothing_and_change_nothing(lab: Lab) -> None:
     lab.start()
     before = everything(lab)
     with (
-        steady_stream(lab, "10.16.0.9", OUTSIDE_V4) as lost,
-        steady_stream(lab, "fd00:10:16::9", OUTSIDE_V6) as lost_v6,
+        steady_stream(lab.vpc, "10.16.0.9", OUTSIDE_V4) as lost,
+        steady_stream(lab.vpc, "fd00:10:16::9", OUTSIDE_V6) as lost_v6,
     ):
         for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
             lab.stop(number)
