@@ -13,7 +13,7 @@ from threading import Event
 import pytest
 from veg_node_agent.core.operations import TRACKING_RULE
 
-from tests.functional.node_agent.conftest import AGENT, Lab, agent_config, eventually, v4, v6
+from tests.functional.node_agent.conftest import AGENT, Lab, agent_config, eventually, steady_stream, v4, v6
 
 OUTSIDE_V4, OUTSIDE_V6 = "172.17.0.1", "fd17::1"
 
