@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 from veg_ovn_programmer.core import rows
-from veg_ovn_programmer.core.bfd import JOIN_ADDRESSES, second_router
+from veg_ovn_programmer.core.bfd import JOIN_ADDRESSES, second_router, spare
 from veg_ovn_programmer.core.desired import desired, sessions
 from veg_ovn_programmer.core.intents import Bfd, BfdPort, Gateway, GatewayFamily, Intent, Key, Vpc
 from veg_ovn_programmer.core.parts import link_local, stable_mac
@@ -199,13 +199,14 @@ DROP = "LRP ovn-cluster priority=29090 match=ip4.src == 10.16.0.0/16 action=drop
     [
         (("up", "up"), REROUTE + "10.16.0.12,10.16.0.13"),
         (("up", "down"), REROUTE + "10.16.0.12"),
-        (("init", "up"), REROUTE + "10.16.0.13"),
-        (("admin_down", "init"), DROP),
+        (("init", "up"), REROUTE + "10.16.0.12,10.16.0.13"),
+        (("admin_down", "init"), REROUTE + "10.16.0.13"),
+        (("admin_down", "down"), DROP),
         (("", ""), DROP),
     ],
 )
 def test_policies_on_stock_ovn(statuses: tuple[str, str], policy: str) -> None:
-    """A policy names the replicas that are up, and drops when there is none; routes elsewhere keep the sessions alive."""
+    """A policy names the replicas that OVN hears, or drops when there is none; routes elsewhere keep the sessions."""
     told = dict(zip(("10.16.0.12", "10.16.0.13"), statuses, strict=True))
     assert lines(IN_DEFAULT, view(Variant.S3, told)) == [*DEFAULT_ROWS, *KEPT, policy]
 
@@ -258,16 +259,35 @@ def test_without_nexthops_it_is_closed() -> None:
 
 
 def test_serving() -> None:
-    """Whom traffic goes to: by routes while OVN uses them, by policies on stock OVN only when up."""
+    """Whom traffic goes to: as OVN judges routes, while up or on the way."""
     told = dict(zip((*BOTH, "10.16.0.12", "10.16.0.13"), ("init", "down", "init", "up"), strict=True))
     seen = view(Variant.S3, told)
     assert [(one.peer, one.status, one.serving) for one in sessions(THIRD, seen)] == [
         ("192.168.0.2", "init", True),
         ("192.168.0.3", "down", False),
     ]
-    assert [one.serving for one in sessions(IN_DEFAULT, seen)] == [False, True]
-    assert [one.serving for one in sessions(IN_DEFAULT, view(Variant.K, told))] == [True, True]
+    assert [one.serving for one in sessions(IN_DEFAULT, seen)] == [True, True]
     assert sessions(VPC, seen) == sessions(None, seen) == ()
+
+
+@pytest.mark.parametrize(
+    ("statuses", "asked", "expected"),
+    [
+        (("up", "up"), [BOTH[0]], [BOTH[0]]),
+        (("up", "up"), [], []),
+        (("up", "up"), list(BOTH), []),
+        (("up", "down"), [BOTH[0]], []),
+        (("up", "down"), [], [BOTH[1]]),
+        (("down", "admin_down"), [], list(BOTH)),
+        (("up", "up"), ["10.9.9.9"], []),
+    ],
+)
+def test_the_last_that_serve_are_spared(
+    statuses: tuple[str, str], asked: list[str], expected: list[str]
+) -> None:
+    """When nobody agrees with OVN its own speaker is away: then its rows are what traffic lives by."""
+    seen = sessions(THIRD, view(Variant.S3, dict(zip(BOTH, statuses, strict=True))))
+    assert spare(THIRD, asked, seen) == expected
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,11 @@ from veg_common import logs
 
 from veg_ovn_programmer import metrics
 from veg_ovn_programmer.core import rows
-from veg_ovn_programmer.core.bfd import ADMIN_DOWN, Session
+from veg_ovn_programmer.core.bfd import ADMIN_DOWN, Session, spare
 from veg_ovn_programmer.core.book import RANKS, Book, Job, Outcome, State
 from veg_ovn_programmer.core.diff import Op
 from veg_ovn_programmer.core.heal import Healer
-from veg_ovn_programmer.core.intents import Intent, Key, Kind
+from veg_ovn_programmer.core.intents import Gateway, Intent, Key, Kind
 from veg_ovn_programmer.core.pace import Pace
 from veg_ovn_programmer.core.validate import check
 from veg_ovn_programmer.core.view import Scene, Variant
@@ -190,8 +190,15 @@ class Worker:
         return [op for job in jobs for op in results[job.key].ops]
 
     async def reset_sessions(self, key: Key, peers: Sequence[str]) -> list[str]:
-        """Start the BFD sessions of a gateway's replicas afresh, all when `peers` is empty; those that there are."""
-        reset = self._healer.reset(key, peers, self._loop.time())
+        """Start the BFD sessions of a gateway's replicas afresh, all when `peers` is empty; returns which.
+
+        Those that are all that serves a family stay as they are, see core.bfd.spare.
+        """
+        entry = self.book.entries.get(key)
+        if entry is None or not isinstance(entry.intent, Gateway):
+            return []
+        chosen = spare(entry.intent, peers, self._sessions.get(key, {}).values())
+        reset = self._healer.reset(key, chosen, self._loop.time())
         self._log.info("sessions start afresh", owner=str(key), asked=list(peers), peers=reset)
         if reset:
             metrics.RESETS.labels("asked").inc(len(reset))

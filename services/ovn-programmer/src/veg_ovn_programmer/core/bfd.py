@@ -127,33 +127,43 @@ def alive(gateway: Gateway, peers: Iterable[str], view: View) -> list[str]:
     return [peer for peer in peers if (gateway.key, peer) not in view.scene.held]
 
 
-def serving(gateway: Gateway, peers: Iterable[str], view: View, *, native: bool) -> list[str]:
+def serving(gateway: Gateway, peers: Iterable[str], view: View) -> list[str]:
     """The replicas that traffic goes to by their sessions; without BFD all of them.
 
-    `native`: OVN itself judges, and takes all but `down` for usable; else only those that are up.
+    As OVN judges routes: while the session is up, or on its way up. A BFD port that moves to another chassis takes its
+    sessions through `init`, and nobody is the worse for it.
     """
     if gateway.bfd is None:
         return list(peers)
     port = gateway.bfd.logical_port
-    good = {UP, INIT} if native else {UP}
-    return [peer for peer in alive(gateway, peers, view) if view.status(port, peer) in good]
+    return [peer for peer in alive(gateway, peers, view) if view.status(port, peer) in {UP, INIT}]
 
 
-def sessions(gateway: Gateway, view: View, by_policy: bool) -> tuple[Session, ...]:  # noqa: FBT001
-    """OVN's view of every session of a gateway; `by_policy`: its traffic goes by policies."""
+def sessions(gateway: Gateway, view: View) -> tuple[Session, ...]:
+    """OVN's view of every session of a gateway."""
     if gateway.bfd is None:
         return ()
-    native = view.native_policies or not by_policy
+    port = gateway.bfd.logical_port
     return tuple(
-        Session(
-            gateway.key,
-            peer,
-            view.status(gateway.bfd.logical_port, peer),
-            bool(serving(gateway, [peer], view, native=native)),
-        )
+        Session(gateway.key, peer, view.status(port, peer), peer in serving(gateway, [peer], view))
         for family in gateway.families
         for peer in family.nexthops
     )
+
+
+def spare(gateway: Gateway, peers: Iterable[str], view_of: Iterable[Session]) -> list[str]:
+    """Which of these peers' sessions may start afresh: never all that serve a family.
+
+    When no end agrees with OVN, OVN's own speaker is away, and its rows are what traffic still lives by.
+    """
+    asked = set(peers)
+    active = {one.peer for one in view_of if one.serving}
+    chosen = []
+    for family in gateway.families:
+        here = [peer for peer in family.nexthops if peer in asked or not asked]
+        others = active.intersection(family.nexthops).difference(here)
+        chosen += [peer for peer in here if others or peer not in active]
+    return chosen
 
 
 def _join(vpc: Vpc, port: BfdPort, view: View) -> list[Row]:

@@ -51,12 +51,7 @@ def desired(intent: Intent, view: View) -> tuple[Row, ...]:
 
 def sessions(intent: Intent | None, view: View) -> tuple[bfd.Session, ...]:
     """OVN's view of an intent's BFD sessions; none but for a gateway with BFD."""
-    if not isinstance(intent, Gateway):
-        return ()
-    by_policy = any(
-        _by_policy(intent, family, source) for family in intent.families for source in family.sources
-    )
-    return bfd.sessions(intent, view, by_policy)
+    return bfd.sessions(intent, view) if isinstance(intent, Gateway) else ()
 
 
 def takes_policy(source: str, local_cidrs: Iterable[str]) -> bool:
@@ -129,7 +124,7 @@ def _policies(gateway: Gateway, family: GatewayFamily, source: str, view: View) 
     if native or gateway.bfd is None:
         nexthops = bfd.alive(gateway, family.nexthops, view)
     else:
-        nexthops = bfd.serving(gateway, family.nexthops, view, native=False)
+        nexthops = bfd.serving(gateway, family.nexthops, view)
     if not nexthops:
         return _closed(gateway, family, source, view)
     links = [link for peer in nexthops if native and (link := bfd.link(gateway, peer)) is not None]
@@ -155,7 +150,7 @@ def _routes(gateway: Gateway, family: GatewayFamily, source: str, view: View) ->
         wanted.append(
             parts.route(gateway.key, gateway.vpc, source, peer, by="src-ip", session=link, more=more)
         )
-    if not bfd.serving(gateway, family.nexthops, view, native=True):
+    if not bfd.serving(gateway, family.nexthops, view):
         # OVN has taken all routes away, so a shorter one of somebody else's would be asked.
         return [*wanted, *_closed(gateway, family, source, view)]
     if gateway.bfd is not None and view.foreign_default(gateway.vpc, family.family):

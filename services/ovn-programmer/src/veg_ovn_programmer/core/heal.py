@@ -62,10 +62,8 @@ class Healer:
         return any(again)
 
     def reset(self, key: Key, peers: Iterable[str], now: float) -> list[str]:
-        """Start sessions afresh; no peers: all of the gateway. Returns those that are known."""
-        known = self._known.get(key, set())
-        asked = list(peers)
-        chosen = sorted(known.intersection(asked) if asked else known)
+        """Start sessions afresh. Returns those that are known."""
+        chosen = sorted(self._known.get(key, set()).intersection(peers))
         for peer in chosen:
             self._hold((key, peer), now)
         return chosen
@@ -74,14 +72,14 @@ class Healer:
         """Help those whose time has come; returns the gateways to look at."""
         look = set()
         for session, since in list(self.held.items()):
-            if now - since >= HOLD_S:
+            if now >= since + HOLD_S:
                 self._release(session, now)
                 look.add(session[0])
         for session, patient in list(self._ill.items()):
             if session in self.held or now < self._next(patient):
                 continue
             look.add(session[0])
-            if now - patient.since >= _patience(patient):
+            if now >= patient.since + _patience(patient):
                 self._hold(session, now)
             else:
                 patient.nudges += 1
