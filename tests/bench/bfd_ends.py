@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
 
+import grpc
 from veg.bfd.v1 import bfd_pb2 as pb
 
-from tests.bench.bfd_wire import Key
+from tests.bench.bfd_wire import SHORTEST_PAUSE_NS, Key, Pause
 from tests.functional.bfd_interop.frr import Frr
 from tests.functional.bfd_interop.lab import DEVICE, Pair
 from tests.functional.bfd_interop.speaker import ACTIVE, Speaker, session
@@ -82,8 +83,17 @@ class VegEnd:
         self.speaker.set(*self._sessions)
 
     def states(self) -> tuple[int, int]:
-        sessions = self.speaker.list(timeout=60)
+        sessions = self._list()
         return sum(s.state == pb.SESSION_STATE_UP for s in sessions), sum(s.downs for s in sessions)
+
+    def _list(self) -> list[pb.Session]:
+        # The packet loop starts a new gRPC process when the old one can not keep up with the news.
+        for _ in range(20):
+            try:
+                return self.speaker.list(timeout=60)
+            except grpc.RpcError:
+                time.sleep(0.5)
+        raise TimeoutError("veg-bfd does not list its sessions")
 
     def pids(self) -> list[int]:
         return tree(self.speaker.pid())
@@ -174,23 +184,25 @@ def busy(cores: int) -> Iterator[None]:
 
 
 class Watch:
-    """How long the machine let nobody run: a process a core, above every speaker, that only sleeps 2 ms at a time.
+    """When the machine let nobody run: a process a core, above every speaker, that only sleeps 2 ms at a time.
 
     A pause that it sees (of the hypervisor, of kernel code that does not yield) no speaker can be blamed for.
     """
 
+    _SLOTS = 4096
+
     def __init__(self) -> None:
         self._cores = sorted(os.sched_getaffinity(0))
-        self._shared = mmap.mmap(-1, 8 * len(self._cores))
+        self._shared = [mmap.mmap(-1, 16 * (self._SLOTS + 1)) for _ in self._cores]
         self._pids: list[int] = []
 
     def __enter__(self) -> Self:
         """Start watching."""
-        for number, core in enumerate(self._cores):
+        for shared, core in zip(self._shared, self._cores, strict=True):
             pid = os.fork()
             if pid == 0:
                 try:
-                    self._watch(os.getppid(), number, core)
+                    self._watch(os.getppid(), shared, core)
                 finally:
                     os._exit(0)
             self._pids.append(pid)
@@ -202,21 +214,26 @@ class Watch:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
 
-    def longest_ms(self) -> float:
-        """The longest pause on any core since the last call, ms."""
-        found = max(struct.unpack_from("d", self._shared, 8 * n)[0] for n in range(len(self._cores)))
-        self._shared[:] = bytes(len(self._shared))
-        return float(found)
+    def pauses(self, since: int) -> list[Pause]:
+        """Pauses of any core that ended after `since` (CLOCK_REALTIME, ns)."""
+        found: list[Pause] = []
+        for shared in self._shared:
+            (count,) = struct.unpack_from("q", shared)
+            found += [Pause(*struct.unpack_from("qq", shared, 16 * (n + 1))) for n in range(count)]
+        return sorted(pause for pause in found if pause.end > since)
 
-    def _watch(self, parent: int, number: int, core: int) -> None:
+    def _watch(self, parent: int, shared: mmap.mmap, core: int) -> None:
         os.sched_setaffinity(0, {core})
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY + 30))
-        while os.getppid() == parent:
-            begun = time.monotonic()
+        count = 0
+        while os.getppid() == parent and count < self._SLOTS:
+            begun = time.time_ns()
             time.sleep(0.002)
-            pause = (time.monotonic() - begun) * 1000 - 2
-            if pause > struct.unpack_from("d", self._shared, 8 * number)[0]:
-                struct.pack_into("d", self._shared, 8 * number, pause)
+            end = time.time_ns()
+            if end - begun > 2_000_000 + SHORTEST_PAUSE_NS:
+                count += 1
+                struct.pack_into("qq", shared, 16 * count, begun, end)
+                struct.pack_into("q", shared, 0, count)
 
 
 def _spin(parent: int) -> None:

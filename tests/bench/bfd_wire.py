@@ -22,6 +22,7 @@ _NANO = 0xA1B23C4D
 _RECORD = struct.Struct("<IIII")
 _ADDRESSES = struct.Struct("!II")
 _DOWN = 1
+SHORTEST_PAUSE_NS = 3_000_000
 Key = tuple[str, str]
 """(local, peer) of a session, seen from the measured end."""
 
@@ -33,6 +34,21 @@ class Seen(NamedTuple):
     source: int
     destination: int
     state: int
+
+
+class Late(NamedTuple):
+    """Something that happened `ms` after it was due; `due` (or a moment before) and `at` in CLOCK_REALTIME ns."""
+
+    ms: float
+    due: int
+    at: int
+
+
+class Pause(NamedTuple):
+    """The machine ran nobody on a core; CLOCK_REALTIME in ns."""
+
+    begin: int
+    end: int
 
 
 class Cut(NamedTuple):
@@ -93,8 +109,8 @@ def read(file: Path) -> Iterator[Seen]:
         at = packet + length
 
 
-def overshoots(packets: Iterable[Seen], cuts: Sequence[Cut], detection_us: int) -> tuple[list[float], int]:
-    """How long after the end of its detection time each cut session said Down, ms; and how many never did.
+def overshoots(packets: Iterable[Seen], cuts: Sequence[Cut], detection_us: int) -> tuple[list[Late], int]:
+    """How long after the end of its detection time each cut session said Down; and how many were not seen to.
 
     The detection time starts with the last packet that came in; the first packet that says Down ends it.
     """
@@ -104,22 +120,21 @@ def overshoots(packets: Iterable[Seen], cuts: Sequence[Cut], detection_us: int) 
         if packet.state == _DOWN:
             downs[packet.source, packet.destination].append(packet.at)
         arrivals[packet.destination, packet.source].append(packet.at)
-    late: list[float] = []
+    late: list[Late] = []
     missed = 0
     for cut in cuts:
         local, peer = (int(IPv4Address(address)) for address in cut.key)
         down = next((at for at in downs[local, peer] if at > cut.begun), None)
         last = max((at for at in arrivals[local, peer] if down is not None and at < down), default=None)
-        # A packet that left before the cut and a session that was not up before it tell nothing.
         if down is None or last is None or down > cut.begun + 2_000 * detection_us + 10**9:
             missed += 1
             continue
-        late.append((down - last - detection_us * 1000) / 1e6)
+        late.append(Late((down - last - detection_us * 1000) / 1e6, last + detection_us * 1000, down))
     return late, missed
 
 
-def delays(packets: Iterable[Seen], interval_us: int) -> list[float]:
-    """How long after the negotiated interval each packet followed the session's one before, ms; negative: earlier.
+def delays(packets: Iterable[Seen], interval_us: int) -> list[Late]:
+    """How long after the negotiated interval each packet followed the session's one before; negative: earlier.
 
     RFC 5880 section 6.8.7 has a sender take 75 % to 100 % of the interval.
     """
@@ -127,10 +142,41 @@ def delays(packets: Iterable[Seen], interval_us: int) -> list[float]:
     for packet in packets:
         by_session[packet.source, packet.destination].append(packet.at)
     return [
-        (after - before - interval_us * 1000) / 1e6
+        Late((after - before - interval_us * 1000) / 1e6, before, after)
         for times in by_session.values()
         for before, after in itertools.pairwise(times)
     ]
+
+
+def falls(packets: Iterable[Seen]) -> list[int]:
+    """When sessions went down, ns: the first packet of either end that says Down, after none for five seconds."""
+    last: dict[frozenset[int], int] = {}
+    found = []
+    for packet in packets:
+        session = frozenset((packet.source, packet.destination))
+        if packet.at - last.get(session, 0) > 5 * 10**9:
+            found.append(packet.at)
+        last[session] = packet.at
+    return found
+
+
+class Paused:
+    """Which moments a pause of the machine covers."""
+
+    def __init__(self, pauses: Iterable[Pause]) -> None:
+        self.pauses = sorted(pauses)
+
+    def covers(self, begin: int, end: int) -> bool:
+        """Whether a pause overlaps a time."""
+        return any(pause.begin < end and pause.end > begin for pause in self.pauses)
+
+    def split(self, found: Iterable[Late]) -> tuple[list[float], list[float]]:
+        """The ms of those outside every pause, and of those within one."""
+        free: list[float] = []
+        held: list[float] = []
+        for late in found:
+            (held if self.covers(late.due, late.at + SHORTEST_PAUSE_NS) else free).append(late.ms)
+        return free, held
 
 
 def percentile(values: Sequence[float], share: float) -> float:
