@@ -21,6 +21,7 @@ from veg.programmer.v1 import programmer_pb2_grpc as pb_grpc
 from veg.types.v1 import types_pb2
 from veg_common.server import channel, start_server
 from veg_ovn_programmer import rpc
+from veg_ovn_programmer.core.view import Variant
 from veg_ovn_programmer.io.northbound import Northbound
 from veg_ovn_programmer.worker import Worker
 from veg_sandbox.ovn.root import OvnRoot, ovn_root
@@ -387,11 +388,15 @@ Start = Callable[..., contextlib.AbstractAsyncContextManager[Client]]
 
 
 @contextlib.asynccontextmanager
-async def programmer(nb: Ovsdb, managed: bool = True) -> AsyncIterator[Client]:  # noqa: FBT002
+async def programmer(
+    nb: Ovsdb,
+    managed: bool = True,  # noqa: FBT002
+    variant: Variant = Variant.S3,
+) -> AsyncIterator[Client]:
     """A programmer in this process, behind real gRPC."""
     address = f"unix:{nb.folder / 'programmer.sock'}"
     stop = asyncio.Event()
-    worker = Worker(lambda wake: Northbound(nb.remote, managed=managed, wake=wake))
+    worker = Worker(lambda wake: Northbound(nb.remote, managed=managed, wake=wake, variant=variant))
     server = await start_server(address, rpc.adder(worker), [rpc.SERVICE])
     running = asyncio.create_task(worker.run(stop))
     try:
