@@ -38,7 +38,7 @@ class Loop:
         self._requests: dict[int, asyncio.Future[None]] = {}
         self._numbers = itertools.count(1)
         self._refresh: asyncio.Future[None] | None = None
-        self._refreshed_at = 0.0
+        self._refreshed_at = self._heard_at = 0.0
         self._log = logs.get("sessions")
         self.synced = asyncio.Event()
         self.lost = asyncio.Event()
@@ -80,7 +80,7 @@ class Loop:
     async def refresh(self) -> None:
         """Have the counters of packets told anew, unless that was just done.
 
-        Raises UnavailableError when the loop does not answer: what it told last may be wrong by now.
+        Raises UnavailableError when the loop says nothing at all: what it told last may be wrong by now.
         """
         loop = asyncio.get_running_loop()
         spacing = max(0.1, len(self._mirror.sessions) / 2000)
@@ -92,7 +92,8 @@ class Loop:
         try:
             await asyncio.wait_for(asyncio.shield(self._refresh), _REFRESH_TIMEOUT)
         except TimeoutError:
-            raise UnavailableError("the packet loop does not answer") from None
+            if loop.time() - self._heard_at > _REFRESH_TIMEOUT:
+                raise UnavailableError("the packet loop does not answer") from None
 
     def tell(self, *fields: Any) -> None:
         """Send a line that needs no answer."""
@@ -100,6 +101,7 @@ class Loop:
             self._writer.write(wire.pack(*fields))
 
     def _take(self, fields: wire.Line) -> None:
+        self._heard_at = asyncio.get_running_loop().time()
         name, *rest = fields
         getattr(self, f"_on_{name}")(*rest)
 
