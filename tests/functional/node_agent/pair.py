@@ -96,7 +96,7 @@ class Speaker:
             self.namespace, self.log, SPEAKER, "run", "--run-dir", str(self.run_dir), *flags
         )
         if wait:
-            eventually(self.listens, 30)
+            eventually(self.listens, 60)
 
     def listens(self) -> bool:
         """Whether somebody listens at its socket."""
@@ -194,7 +194,7 @@ class Replica:
         started = time.time()
         if not wait:
             return
-        eventually(lambda: self.healthy_since() >= started - 0.01, 30, lambda: self.log)
+        eventually(lambda: self.healthy_since() >= started - 0.01, 90, lambda: self.log)
 
     def start(self, *flags: str) -> None:
         """Start the speaker and the agent."""
@@ -310,7 +310,7 @@ class Pair:
             ),
         )
 
-    def up(self, *addresses: str, seconds: float = 10) -> None:
+    def up(self, *addresses: str, seconds: float = 20) -> None:
         """Wait until the router sees the sessions with these addresses Up (all replicas by default)."""
         wanted = addresses or tuple(a for replica in self.replicas for a in (replica.v4, replica.v6))
         eventually(lambda: all(self.states().get(address) == UP for address in wanted), seconds, self.explain)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -18,7 +18,7 @@ from veg_common import logs
 from veg_node_agent.availability import Availability
 from veg_node_agent.config import Settings
 from veg_node_agent.core import diff
-from veg_node_agent.core.model import Config, Interface, Record, Snapshot
+from veg_node_agent.core.model import Config, Record, Snapshot
 from veg_node_agent.core.operations import Operation
 from veg_node_agent.core.report import applied_lines
 from veg_node_agent.errors import AgentError, ConfigError, KernelError
@@ -235,7 +235,7 @@ class Agent:
             self._record = record
 
     def _conclude(self, config: Config, result: _Result, *, was_in_sync: bool) -> None:
-        self._follow(config, result.snapshot.interfaces)
+        self.availability.update(config, result.snapshot.interfaces)
         for op in result.done[:_LOGGED]:
             self._log.info("applied", op=str(op))
         if len(result.done) > _LOGGED:
@@ -257,13 +257,6 @@ class Agent:
         self._verified = time.monotonic()
         if not was_in_sync:
             self._refresh_health()
-
-    def _follow(self, config: Config, interfaces: Mapping[str, Interface]) -> None:
-        """Let BFD and the uplink probe know of the configuration and the links."""
-        try:
-            self.availability.update(config, interfaces)
-        except (AgentError, OSError) as error:
-            self._log.warning("uplink can not be probed", error=str(error))
 
     def _set_in_sync(self, problem: str) -> None:
         self._status = replace(self._status, in_sync=not problem, apply_error=problem)

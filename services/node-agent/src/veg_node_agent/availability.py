@@ -93,11 +93,14 @@ class Availability:
         return f"uplink: {uplink}"
 
     def update(self, config: Config, interfaces: Mapping[str, Interface]) -> None:
-        """Follow a configuration on a pod with these interfaces. Raises OSError when nothing can be probed."""
+        """Follow a configuration on a pod with these interfaces."""
         if config == self._config and interfaces == self._interfaces:
             return
         self._config, self._interfaces = config, interfaces
-        self._monitor.configure(config, interfaces)
+        try:
+            self._monitor.configure(config, interfaces)
+        except OSError as error:
+            self._log.error("uplink can not be probed", error=str(error))
         self._on_change()
 
     async def drain(self, limit: float) -> None:

@@ -62,6 +62,7 @@ class BfdLink:
         self._all_held = asyncio.Event()
         self._sessions: dict[int, bfd_pb2.Session] = {}
         self._error = ""
+        self._vain = 0
 
     @property
     def error(self) -> str:
@@ -120,7 +121,9 @@ class BfdLink:
             except (OSError, TimeoutError) as error:
                 reason = str(error) or "no answer in time"
             self._lose(reason)
-            await asyncio.sleep(_LOOK)
+            # Slower with each attempt that came to nothing, so that one who hangs up on everybody costs little.
+            self._vain += 1
+            await asyncio.sleep(min(_LOOK * 2 ** (self._vain - 1), _REFUSED))
 
     def _channel(self) -> grpc.aio.Channel:
         return grpc.aio.insecure_channel(f"unix:{self._path.absolute()}", options=_OPTIONS)
@@ -175,6 +178,7 @@ class BfdLink:
             step = next_step(self._wish, self._told) if self._wish is not None else None
             if step is None:
                 self._tell("")
+                self._vain = 0
                 await self._new_wish.wait()
                 continue
             try:

@@ -46,14 +46,26 @@ class UplinkView:
         return f"{self.problem} ({where if self.dead else 'alive'})"
 
 
-@dataclass(frozen=True)
-class _Lines:
-    """What the sockets were opened for: other lines need other sockets."""
+_REOPEN = 1.0  # s until sockets that could not be had are tried again
 
-    external: tuple[str, int, str]  # name, index, MAC
+
+@dataclass(frozen=True)
+class _Outer:
+    """What the sockets towards the gateways were opened for: another link or gateway needs other sockets."""
+
+    name: str
+    index: int
+    mac: str
     gateways: tuple[tuple[Family, str, str], ...]  # family, own address outside, gateway
-    internal: tuple[str, int]
-    own: str  # address towards the other replicas
+
+
+@dataclass(frozen=True)
+class _Inner:
+    """What the socket towards the other replicas was opened for."""
+
+    name: str
+    index: int
+    own: str
     others: tuple[str, ...]
 
 
@@ -70,14 +82,16 @@ class UplinkMonitor:
         self._log = logs.get("uplink")
         self._core: Uplink | None = None
         self._config: Config | None = None
-        self._lines: _Lines | None = None
+        self._outer: _Outer | None = None
+        self._inner: _Inner | None = None
         self._probes: dict[Family, GatewayProbe] = {}
         self._sibling_socket: SiblingSocket | None = None
         self._carrier: Carrier | None = None
         self._events = contextlib.ExitStack()
         self._timer: asyncio.TimerHandle | None = None
         self._asker: asyncio.TimerHandle | None = None
-        self._open_problem = ""
+        self._problems: dict[type, str] = {}
+        self._reopen_at = 0.0
         self._since = _now()
         self._view: UplinkView | None = None
         self.leaving = False
@@ -93,13 +107,18 @@ class UplinkMonitor:
             self.close()
             return
         started = self._core is None
-        self._adopt(config)
-        lines = self._wanted(config, interfaces)
-        if lines != self._lines:
-            self._open(lines)
         if started:
-            self._carrier = Carrier()
             self._events.enter_context(link_events(self._on_link))
+            self._carrier = Carrier()
+        self._adopt(config)
+        outer, inner = _outer(config, interfaces), _inner(config, interfaces)
+        if outer != self._outer:
+            self._outer = outer
+            self._open_outer(outer)
+        if inner != self._inner:
+            self._inner = inner
+            self._open_inner(inner)
+        if started:
             self._tick()
 
     def close(self) -> None:
@@ -109,11 +128,12 @@ class UplinkMonitor:
                 handle.cancel()
         self._timer = self._asker = None
         self._events.close()
-        self._close_sockets()
+        self._close_outer()
+        self._close_inner()
         if self._carrier is not None:
             self._carrier.close()
-        self._carrier = None
-        self._core = self._lines = None
+        self._carrier = self._core = self._outer = self._inner = None
+        self._problems = {}
         self._set_view(None)
 
     # What is probed ------------------------------------------------------------------------------------------
@@ -139,57 +159,55 @@ class UplinkMonitor:
         self._core.forget_others(settings.replicas)
         self._config = config
 
-    @staticmethod
-    def _wanted(config: Config, interfaces: Mapping[str, Interface]) -> _Lines:
-        external = interfaces.get(config.external, Interface(config.external, up=False))
-        internal = interfaces.get(config.internal, Interface(config.internal, up=False))
-        replicas = config.uplink.replicas if config.uplink else ()
-        own = ""
-        if replicas:
-            own = own_address(config, Family(ipaddress.ip_address(replicas[0]).version), interfaces)
-        return _Lines(
-            external=(external.name, external.index, external.mac),
-            gateways=tuple(
-                (
-                    entry.family,
-                    _beside(external, entry.family, entry.external_gateway),
-                    entry.external_gateway,
-                )
-                for entry in config.families
-            ),
-            internal=(internal.name, internal.index),
-            own=own,
-            others=tuple(address for address in replicas if address != own),
-        )
-
-    def _open(self, lines: _Lines) -> None:
-        self._close_sockets()
-        self._lines = lines
+    def _open_outer(self, wanted: _Outer) -> None:
+        self._close_outer()
         problems = []
-        name, index, mac = lines.external
-        for family, own, gateway in lines.gateways if index and mac else ():
-            raw = bytes.fromhex(mac.replace(":", ""))
+        for family, own, gateway in wanted.gateways if wanted.index and wanted.mac else ():
+            mac = bytes.fromhex(wanted.mac.replace(":", ""))
             try:
                 if family is Family.V6:
-                    self._probes[family] = NdpProbe(name, index, raw, gateway)
+                    self._probes[family] = NdpProbe(wanted.name, wanted.index, mac, gateway)
                 elif own:
-                    self._probes[family] = ArpProbe(name, raw, own, gateway)
+                    self._probes[family] = ArpProbe(wanted.name, mac, own, gateway)
             except OSError as error:
                 problems.append(f"{family.label} gateway {gateway} can not be probed: {error.strerror}")
-        if lines.own and lines.others:
+        # An answer that was on its way to a closed socket is not missed.
+        for judged in self._core.probes.values() if self._core else ():
+            judged.not_sent()
+        self._tell(_Outer, "; ".join(problems))
+
+    def _open_inner(self, wanted: _Inner) -> None:
+        self._close_inner()
+        problem = ""
+        if wanted.own and wanted.others:
             try:
-                self._sibling_socket = SiblingSocket(lines.internal[0], lines.own, lines.others)
+                self._sibling_socket = SiblingSocket(wanted.name, wanted.own, wanted.others)
                 asyncio.get_running_loop().add_reader(self._sibling_socket, self._on_note)
             except OSError as error:
-                problems.append(f"the other replicas can not be asked: {error.strerror}")
-        if problems:
-            self._log.warning("uplink probe is limited", problems=problems)
-        self._open_problem = "; ".join(problems)
+                problem = f"the other replicas can not be asked: {error.strerror}"
+        self._tell(_Inner, problem)
 
-    def _close_sockets(self) -> None:
+    def _tell(self, part: type, problem: str) -> None:
+        if problem and problem != self._problems.get(part):
+            self._log.warning("uplink probe is limited", problem=problem)
+        self._problems[part] = problem
+        self._reopen_at = asyncio.get_running_loop().time() + _REOPEN
+
+    def _try_again(self, now: float) -> None:
+        """What could not be opened may be possible now: an address that was tentative, a link that came."""
+        if now < self._reopen_at:
+            return
+        if self._problems.get(_Outer) and self._outer is not None:
+            self._open_outer(self._outer)
+        if self._problems.get(_Inner) and self._inner is not None:
+            self._open_inner(self._inner)
+
+    def _close_outer(self) -> None:
         for probe in self._probes.values():
             probe.close()
         self._probes = {}
+
+    def _close_inner(self) -> None:
         if self._sibling_socket is not None:
             asyncio.get_running_loop().remove_reader(self._sibling_socket)
             self._sibling_socket.close()
@@ -204,6 +222,7 @@ class UplinkMonitor:
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(settings.interval_ms / 1000, self._tick)
         now = loop.time()
+        self._try_again(now)
         for family, probe in self._probes.items():
             if probe.answered():
                 self._answered(core.probes[family], now)
@@ -277,7 +296,7 @@ class UplinkMonitor:
             return
         if core.dead and self._asker is None:
             self._asker = asyncio.get_running_loop().call_soon(self._ask)  # type: ignore[assignment]
-        problem = "; ".join(text for text in (core.problem, self._open_problem) if text)
+        problem = "; ".join(text for text in (core.problem, *self._problems.values()) if text)
         alive = core.alive
         if self._view is None or alive != self._view.alive:
             self._since = _now()
@@ -299,6 +318,24 @@ class UplinkMonitor:
         with contextlib.suppress(OSError, ValueError, TypeError):
             return frozenset(str(gateway) for gateway in json.loads(self._known_file.read_text()))
         return frozenset()
+
+
+def _outer(config: Config, interfaces: Mapping[str, Interface]) -> _Outer:
+    link = interfaces.get(config.external, Interface(config.external, up=False))
+    gateways = tuple(
+        (entry.family, _beside(link, entry.family, entry.external_gateway), entry.external_gateway)
+        for entry in config.families
+    )
+    return _Outer(link.name, link.index, link.mac, gateways)
+
+
+def _inner(config: Config, interfaces: Mapping[str, Interface]) -> _Inner:
+    link = interfaces.get(config.internal, Interface(config.internal, up=False))
+    replicas = config.uplink.replicas if config.uplink else ()
+    own = ""
+    if replicas:
+        own = own_address(config, Family(ipaddress.ip_address(replicas[0]).version), interfaces)
+    return _Inner(link.name, link.index, own, tuple(address for address in replicas if address != own))
 
 
 def _beside(interface: Interface, family: Family, gateway: str) -> str:
