@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from veg.bfd.v1 import bfd_pb2
 from veg.programmer.v1 import programmer_pb2 as pb
+from veg.types.v1 import types_pb2
 from veg_ovn_programmer.core.view import Variant
 
 LOCAL = ["192.168.0.0/24"]
@@ -374,7 +375,8 @@ async def test_reset_sessions(nb: Any, client: Any, make: Any, wait: Any) -> Non
     assert await reset(PEERS[0]) == []
     say(nb, _3="admin_down")
     await wait(lambda: nb.routes("vpc1")[1:3] == ROUTES)
-    unknown = pb.ResetSessionsRequest(gateway={"namespace": "default", "name": "nobody"})
+    nobody = types_pb2.ObjectKey(namespace="default", name="nobody")
+    unknown = pb.ResetSessionsRequest(gateway=nobody)
     assert list((await client.stub.ResetSessions(unknown, timeout=10)).peers) == []
 
 

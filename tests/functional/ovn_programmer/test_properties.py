@@ -14,6 +14,9 @@ TABLES = (
     "Logical_Switch",
     "Logical_Router_Port",
     "Logical_Switch_Port",
+    "HA_Chassis_Group",
+    "HA_Chassis",
+    "BFD",
     "Logical_Router_Policy",
     "Logical_Router_Static_Route",
 )
@@ -28,11 +31,19 @@ SOURCES = st.lists(
     st.sampled_from(["10.0.1.0/24", "10.0.1.7/32", "10.9.0.0/16", "fd00::/64"]), unique=True, max_size=3
 )
 REPLICAS = st.lists(st.sampled_from(["10.0.1.2", "10.0.1.3", "10.0.1.4", "fd00::2"]), unique=True, max_size=3)
+NODES = st.lists(st.sampled_from(["n1", "n2", "n3"]), unique=True, max_size=3)
 CHANGES = st.one_of(
-    st.tuples(st.just("vpc"), VPC),
+    st.tuples(st.just("vpc"), VPC, NODES),
     st.tuples(st.just("subnet"), st.sampled_from(["s1", "s2"]), VPC),
     st.tuples(st.just("port"), st.sampled_from(["p1", "p2"]), st.sampled_from(["s1", "s2"])),
-    st.tuples(st.just("gateway"), st.sampled_from(["g1", "g2"]), VPC, SOURCES, REPLICAS),
+    st.tuples(
+        st.just("gateway"),
+        st.sampled_from(["g1", "g2"]),
+        VPC,
+        SOURCES,
+        REPLICAS,
+        st.sampled_from([0, 100, 300]),
+    ),
     st.tuples(
         st.just("delete"), st.sampled_from(sorted(KINDS)), st.sampled_from(["vpc1", "vpc2", "s1", "p1", "g1"])
     ),
@@ -42,8 +53,12 @@ CHANGES = st.one_of(
 def intent(make: Any, change: Any, generation: int) -> Any:
     """The intent of a change."""
     match change:
-        case ("vpc", name):
-            return make.vpc(name, default_vpc=name == "vpc1", generation=generation)
+        case ("vpc", name, nodes):
+            of = make.vpc(name, default_vpc=name == "vpc1", generation=generation)
+            if nodes:
+                of.vpc.bfd_port.addresses.append("10.255.255.255")
+                of.vpc.bfd_port.nodes.extend(nodes)
+            return of
         case ("subnet", name, of):
             number = name[1]
             cidrs, gateways = [f"10.0.{number}.0/24"], [f"10.0.{number}.1"]
@@ -51,11 +66,16 @@ def intent(make: Any, change: Any, generation: int) -> Any:
         case ("port", name, of):
             mac = f"0a:00:00:00:00:0{name[1]}"
             return make.port(name, of, mac, [f"10.0.{of[1]}.9"], generation=generation)
-        case ("gateway", name, of, sources, replicas):
-            return make.gateway(
-                name, of, sources, replicas,
+        case ("gateway", name, of, sources, replicas, ms):
+            gateway = make.gateway(
+                name, of, sources, [f"{text}{name[1]}" for text in replicas],
                 default_vpc=of == "vpc1", local=["10.0.1.0/24", "10.0.2.0/24"], generation=generation,
             )  # fmt: skip
+            if ms:
+                gateway.gateway.bfd.logical_port = f"bfd@{of}"
+                gateway.gateway.bfd.timers.min_rx_ms = gateway.gateway.bfd.timers.min_tx_ms = ms
+                gateway.gateway.bfd.timers.multiplier = 3
+            return gateway
     raise AssertionError(change)
 
 
@@ -67,20 +87,25 @@ def key(kind: str, name: str) -> pb.IntentKey:
 def content(nb: Any) -> list[str]:
     """Every row of ours without what the server chose, and the name of what holds it."""
     names: dict[str, str] = {}
-    for table in ("Logical_Router", "Logical_Switch"):
+    for table in ("Logical_Router", "Logical_Switch", "HA_Chassis_Group"):
         for row in nb.select(table).values():
-            for column in ("ports", "policies", "static_routes"):
+            for column in ("ports", "policies", "static_routes", "ha_chassis"):
                 held = row.get(column, ["set", []])
                 for uuid in [held] if held[0] == "uuid" else held[1]:
                     names[uuid[1]] = row["name"]
+    links = {uuid: row["dst_ip"] for uuid, row in nb.select("BFD").items()}
+    links |= {uuid: row["name"] for uuid, row in nb.select("HA_Chassis_Group").items()}
     lines = []
     for table in TABLES:
         for uuid, row in nb.select(table).items():
             kept = {
                 c: v
                 for c, v in row.items()
-                if c not in ("_uuid", "_version", "ports", "policies", "static_routes")
+                if c not in ("_uuid", "_version", "ports", "policies", "static_routes", "ha_chassis")
             }
+            for column in ("bfd", "ha_chassis_group"):
+                if kept.get(column, ["set", []])[0] == "uuid":
+                    kept[column] = links.get(kept[column][1], "nowhere")
             lines.append(f"{table} on {names.get(uuid)}: {sorted(kept.items())}")
     return sorted(lines)
 
