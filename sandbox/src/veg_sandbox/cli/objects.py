@@ -318,7 +318,8 @@ def _gateway_lacks(obj: Object) -> str:
         return f"generation {generation} is not observed yet (last: {observed or 'none'}); {_conditions_text(obj)}"
     replicas = 1 if dig(obj, "spec", "replicas") is None else dig(obj, "spec", "replicas")
     serving = dig(obj, "status", "internalIPs") or []
-    if dig(obj, "status", "ready") is not True:
+    # Ready can come before the last pod says so; who waits wants both.
+    if dig(obj, "status", "ready") is not True or dig(obj, "status", "phase") not in (None, "Completed"):
         return _conditions_text(obj)
     if len(serving) != replicas:
         return f"{len(serving)} of {replicas} replicas serve; {_conditions_text(obj)}"
