@@ -108,6 +108,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--cuts", type=int, default=None)
     parser.add_argument("--json", action="store_true", help="the table as JSON lines too")
     flags = parser.parse_args(argv)
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(143)
+    )  # namespaces and processes end with the blocks they are in
     systems = flags.systems or ("veg-bfd,frr" if flags.quick else SYSTEMS)
     seconds = flags.seconds or (8 if flags.quick else 60)
     cuts = flags.cuts or (60 if flags.quick else 200)

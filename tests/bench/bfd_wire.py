@@ -129,7 +129,9 @@ def overshoots(packets: Iterable[Seen], cuts: Sequence[Cut], detection_us: int) 
         if down is None or last is None or down > cut.begun + 2_000 * detection_us + 10**9:
             missed += 1
             continue
-        late.append(Late((down - last - detection_us * 1000) / 1e6, last + detection_us * 1000, down))
+        due = last + detection_us * 1000
+        # veg-bfd does not believe in silence for up to 100 ms after a pause: what a pause did then is its doing too.
+        late.append(Late((down - due) / 1e6, max(last, due - 100_000_000), down))
     return late, missed
 
 
