@@ -30,6 +30,9 @@ def cli() -> None:
 @click.option(
     "--nb", required=True, help="OVSDB remotes of the Northbound database, e.g. unix:/run/ovn/ovnnb_db.sock."
 )
+@click.option(
+    "--sb", default="", help="OVSDB remotes of the Southbound database: helps --bfd-variant auto to find out."
+)
 @click.option("--listen", required=True, help="gRPC address: unix:/path or host:port.")
 @click.option(
     "--topology",
@@ -44,7 +47,7 @@ def cli() -> None:
     default="auto",
     show_default=True,
     help="k: the BFD port is a port of the VPC's router (Kube-OVN's OVN); s3: it has a router of its own (stock OVN);"
-    " auto: k in the topology kube-ovn, s3 in managed.",
+    " auto: k in the topology kube-ovn; in managed what OVN understands by --sb, else s3.",
 )
 @click.option("--metrics-listen", default="", help="host:port for Prometheus metrics; none by default.")
 @click.option("--nb-key", type=_pem, help="Private key (PEM) for an ssl: remote.")
@@ -56,6 +59,7 @@ def cli() -> None:
 )
 def run(  # noqa: PLR0913, PLR0917  # click gives one argument a flag
     nb: str,
+    sb: str,
     listen: str,
     topology: Topology,
     bfd_variant: BfdVariantChoice,
@@ -67,7 +71,7 @@ def run(  # noqa: PLR0913, PLR0917  # click gives one argument a flag
     log_format: logs.Format,
 ) -> None:
     """Serve until SIGTERM, which leaves the rows as they are."""
-    settings = Settings(nb, listen, topology, bfd_variant, metrics_listen, nb_key, nb_cert, nb_ca)
+    settings = Settings(nb, listen, topology, sb, bfd_variant, metrics_listen, nb_key, nb_cert, nb_ca)
     if problem := settings.problem():
         raise click.UsageError(problem)
     run_service(
@@ -87,7 +91,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     managed = settings.topology == "managed"
 
     def connect(wake: Callable[[], None]) -> Northbound:
-        return Northbound(settings.nb, managed=managed, wake=wake, tls=tls, variant=settings.variant)
+        return Northbound(
+            settings.nb, managed=managed, wake=wake, tls=tls, variant=settings.variant, sb=settings.sb
+        )
 
     worker = Worker(connect)
     with metrics.serving(settings.metrics_listen):

@@ -108,11 +108,10 @@ class Programmer(pb_grpc.ProgrammerServiceServicer):
         worker = self._worker
         queue = worker.listen()
         try:
-            hello = pb.Hello(
-                instance=worker.instance,
-                nb_schema=worker.database.schema_version if worker.database.connected else "",
-                bfd_variant=pb.BfdVariant.ValueType(int(worker.database.variant)),
-            )
+            hello = pb.Hello(instance=worker.instance)
+            if worker.database.connected:
+                hello.nb_schema = worker.database.schema_version
+                hello.bfd_variant = pb.BfdVariant.ValueType(int(worker.database.variant))
             sequence = 1
             # What is known now is taken before the first await, so nothing is missed between it and the queue.
             current: list[Event] = [*worker.outcomes(), *worker.sessions()]

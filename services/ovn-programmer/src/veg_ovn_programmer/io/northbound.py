@@ -7,7 +7,6 @@ thread. Writes nothing on its own.
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ovs import jsonrpc, stream
+from ovs import stream
 from ovs.db import idl as ovs_idl
 from ovsdbapp import exceptions as ovsdbapp_errors
 from ovsdbapp.backend.ovs_idl import connection, idlutils, transaction
@@ -26,7 +25,7 @@ from veg_ovn_programmer.core.book import Job
 from veg_ovn_programmer.core.intents import Key
 from veg_ovn_programmer.core.view import Scene, Variant, View
 from veg_ovn_programmer.errors import NorthboundError, NorthboundUnavailableError
-from veg_ovn_programmer.io import json_parser, schema
+from veg_ovn_programmer.io import json_parser, probe, schema, wire
 from veg_ovn_programmer.io import replica as replicas
 from veg_ovn_programmer.io.changes import Changes
 from veg_ovn_programmer.io.commands import ReconcileCommand, Result
@@ -87,17 +86,20 @@ class _Idl(connection.OvsdbIdl):  # type: ignore[misc]  # ovsdbapp ships no type
 class Northbound:
     """Reads and writes our rows of OVN_Northbound."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # keywords, named at every call
         self,
         remote: str,
         *,
         managed: bool,
         wake: Callable[[], None],
         tls: Tls | None = None,
-        variant: Variant = Variant.S3,
+        variant: Variant | None = Variant.S3,
+        sb: str = "",
     ) -> None:
+        """`variant` of None is found out with the help of the Southbound database at `sb`."""
         self.remote = remote
-        self.variant = variant
+        self.variant = variant or Variant.S3
+        self._sb = sb if variant is None else ""
         self.managed = managed
         self.schema_version = ""
         self.changes = Changes(wake)
@@ -236,6 +238,8 @@ class Northbound:
         if self._connection is None:
             version, json = _fetch_schema(self.remote)
             self.schema_version = version
+            if self._sb:
+                self.variant = probe.detect(self.remote, self._sb, self._stopping.is_set)
             idl = _Idl(self.remote, schema.register(json, managed=self.managed), self)
             self._pending = Replica(idl, managed=self.managed)
             self._connection = connection.Connection(idl, START_S)
@@ -290,24 +294,6 @@ def _is_status(table: str, updates: Any) -> bool:
 
 def _fetch_schema(remote: str) -> tuple[str, dict[str, Any]]:
     """(version, JSON) of the Northbound schema that the first reachable server has. Raises NorthboundUnavailableError."""
-    trouble = "no remote"
-    for one in idlutils.parse_connection(remote):
-        error, opened = stream.Stream.open_block(stream.Stream.open(one), LOCK_S * 1000)
-        if error:
-            trouble = f"{one}: {_os_error(error)}"
-            continue
-        rpc = jsonrpc.Connection(opened)
-        try:
-            error, reply = rpc.transact_block(jsonrpc.Message.create_request("get_schema", [schema.DATABASE]))
-        finally:
-            rpc.close()
-        if error or reply.error:
-            trouble = f"{one}: {reply.error if reply is not None and reply.error else _os_error(error)}"
-            continue
-        return str(reply.result.get("version", "")), reply.result
-    raise NorthboundUnavailableError(trouble)
-
-
-def _os_error(number: int) -> str:
-
-    return os.strerror(abs(number))
+    with wire.opened(remote) as rpc:
+        json: dict[str, Any] = wire.call(rpc, "get_schema", [schema.DATABASE])
+    return str(json.get("version", "")), json
