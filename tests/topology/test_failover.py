@@ -1,0 +1,57 @@
+"""How long traffic is away: `veg-sandbox failover` as people run it. Bounds are for busy machines; docs have figures."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.topology.conftest import Lab
+from tests.topology.test_change import files, northbound
+from tests.topology.test_faults import normal
+
+# 300 ms of detection; the rest is for machines with other things to do.
+OUTAGE_MS = 1500
+
+
+def failover(lab: Lab, *args: str) -> dict[str, Any]:
+    """Run it and return the object on the last line."""
+    output = lab("failover", *args, "--json", timeout=400)
+    result: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return result
+
+
+def processes(lab: Lab) -> list[str]:
+    """Services of the sandbox by name."""
+    return [line.split()[0] for line in lab.run("status").stdout.splitlines()]
+
+
+def test_a_killed_pod(lab: Lab) -> None:
+    """Traffic moves within the detection time and a little; nothing of the measurement is left, however often it ran."""
+    before = normal(northbound(lab)), files(lab), processes(lab)
+    result = failover(lab, "--interval", "100", "--runs", "4")
+    assert list(result) == ["interval_ms", "runs", "dying", "surviving"]
+    assert (result["interval_ms"], result["runs"]) == (100, 4)
+    for group in ("dying", "surviving"):
+        assert list(result[group]) == ["p50_ms", "p99_ms", "max_ms", "lost"]
+    assert 0 < result["dying"]["p50_ms"] <= result["dying"]["max_ms"] < OUTAGE_MS
+    assert result["dying"]["lost"] > 0
+    assert (normal(northbound(lab)), files(lab), processes(lab)) == before
+
+
+@pytest.mark.parametrize("family", ["ipv4", "dual"])
+def test_a_drained_pod_loses_nothing(lab: Lab, dual: Lab, family: str) -> None:
+    """A planned end is announced: OVN sends the traffic elsewhere before the pod goes, and no packet is lost."""
+    sandbox = dual if family == "dual" else lab
+    result = failover(sandbox, "--fault", "drain", "--runs", "2", "--ip-family", family)
+    assert (result["dying"]["lost"], result["surviving"]["lost"]) == (0, 0)
+
+
+@pytest.mark.parametrize("fault", ["cut-internal", "cut-uplink", "kill-bfdd", "kill-node-agent"])
+def test_other_faults(lab: Lab, fault: str) -> None:
+    """Links and processes: traffic comes back by itself, and the agent's death alone costs nothing."""
+    result = failover(lab, "--fault", fault, "--runs", "2")
+    assert result["dying"]["max_ms"] < OUTAGE_MS * 2
+    if fault == "kill-node-agent":
+        assert (result["dying"]["lost"], result["surviving"]["lost"]) == (0, 0)
