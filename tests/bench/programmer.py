@@ -1,7 +1,8 @@
 """ovn-programmer: from Apply to rows committed, with more and more gateways in the database.
 
 Beside it, on the same server in the same run: a bare JSON-RPC mutate (the lower bound) and ovsdbapp's stock
-`lr_policy_add`. What must hold: from 100 to 10,000 gateways the programmer's time and CPU grow less than threefold.
+`lr_policy_add`; and `followed`: from OVN's word that a BFD session went down or up to the policies committed that
+follow from it. What must hold: from 100 to 10,000 gateways the programmer's time and CPU grow less than threefold.
 
     python -m tests.bench.programmer [--sizes 10,100,1000,10000] [--changes 200]
 """
@@ -25,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from veg.bfd.v1 import bfd_pb2
 from veg.programmer.v1 import programmer_pb2 as pb
 from veg.programmer.v1 import programmer_pb2_grpc as pb_grpc
 from veg.types.v1 import types_pb2
@@ -36,6 +38,7 @@ SIZES = (10, 100, 1_000, 10_000)
 CHANGES = 200
 STOCK_CHANGES = 20
 FILL = 500
+BFD_GATEWAYS = 50
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Result:
     noop: Figures
     raw: Figures
     stock: Figures
+    followed: Figures
     start_s: float
     """From a killed programmer to all its gateways applied again with zero operations, in sync."""
 
@@ -90,7 +94,7 @@ def run(sizes: Sequence[int] = SIZES, changes: int = CHANGES) -> list[Result]:
 
 
 def _print(result: Result, *, head: bool) -> None:
-    ways = ("programmer", "noop", "raw", "stock")
+    ways = ("programmer", "noop", "raw", "stock", "followed")
     if head:
         _say("ms a change of one gateway: p50 / p99 / CPU of the client")
         _say(f"{'gateways':>9}" + "".join(f"{way:>24}" for way in ways) + f"{'restart s':>11}")
@@ -147,6 +151,7 @@ async def _measure(folder: Path, nb: Path, size: int, changes: int) -> Result:
             await _fill(stub, size)
             programmer = await _changes(stub, process.pid, size, changes)
             noop = await _noops(stub, process.pid, changes)
+            followed = await _followed(stub, process.pid, nb, changes)
     raw = await asyncio.to_thread(_raw, nb, changes)
     stock = await asyncio.to_thread(_stock, nb, STOCK_CHANGES)
     started = time.monotonic()
@@ -156,7 +161,7 @@ async def _measure(folder: Path, nb: Path, size: int, changes: int) -> Result:
             operations = await _fill(stub, size)
             await stub.Resync(pb.ResyncRequest(session="bench"))
     assert operations <= 2, operations
-    return Result(size, programmer, noop, raw, stock, time.monotonic() - started)
+    return Result(size, programmer, noop, raw, stock, followed, time.monotonic() - started)
 
 
 def _gateway(number: int, generation: int = 1, replicas: int = 2) -> pb.Intent:
@@ -218,6 +223,55 @@ async def _noops(stub: pb_grpc.ProgrammerServiceAsyncStub, pid: int, changes: in
         await _apply(stub, _gateway(0, generation=10 * changes + turn))
         times.append(time.perf_counter() - started)
     return _figures(times, _cpu_of(pid) - cpu)
+
+
+async def _followed(stub: pb_grpc.ProgrammerServiceAsyncStub, pid: int, nb: Path, changes: int) -> Figures:
+    """Write the status of a BFD row, as northd does, and wait until the programmer tells of the commit."""
+    with_port = pb.Vpc(name=ROUTER, default_vpc=True)
+    with_port.bfd_port.addresses.append("192.0.2.1")
+    with_port.bfd_port.nodes.append("node1")
+    gateways = [_gateway((1 << 17) + number) for number in range(BFD_GATEWAYS)]
+    for intent in gateways:
+        timers = bfd_pb2.Timers(min_rx_ms=100, min_tx_ms=100, multiplier=3)
+        intent.gateway.bfd.CopyFrom(pb.BfdIntent(timers=timers, logical_port=f"bfd@{ROUTER}"))
+    await _apply(stub, pb.Intent(generation=2, vpc=with_port), *gateways)
+    heard: asyncio.Queue[tuple[str, bool]] = asyncio.Queue()
+
+    async def listen() -> None:
+        async for event in stub.Watch(pb.WatchRequest()):
+            if event.HasField("bfd"):
+                heard.put_nowait((event.bfd.peer, event.bfd.serving))
+
+    listening = asyncio.create_task(listen())
+    peers = [intent.gateway.families[0].nexthops[0] for intent in gateways]
+    times = []
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(nb))
+
+        async def say(peer: str, status: str) -> None:
+            where = [["dst_ip", "==", peer]]
+            row = {"status": status}
+            started = time.perf_counter()
+            _call(client, {"op": "update", "table": "BFD", "where": where, "row": row})
+            while await asyncio.wait_for(heard.get(), 10) != (peer, status == "up"):
+                pass
+            times.append(time.perf_counter() - started)
+
+        for peer in peers:
+            await say(peer, "up")
+        times.clear()
+        cpu = _cpu_of(pid)
+        for turn in range(changes):
+            await say(peers[turn // 2 % len(peers)], "up" if turn % 2 else "down")
+        cpu = _cpu_of(pid) - cpu
+    listening.cancel()
+    keys = [
+        pb.IntentKey(kind=pb.INTENT_KIND_GATEWAY, name=f"default/{intent.gateway.key.name}")
+        for intent in gateways
+    ]
+    await stub.Delete(pb.DeleteRequest(session="bench", keys=keys))
+    await _apply(stub, pb.Intent(generation=3, vpc=pb.Vpc(name=ROUTER, default_vpc=True)))
+    return _figures(times, cpu)
 
 
 def _raw(nb: Path, changes: int) -> Figures:

@@ -114,7 +114,7 @@ class Programmer(pb_grpc.ProgrammerServiceServicer):
                 hello.bfd_variant = pb.BfdVariant.ValueType(int(worker.database.variant))
             sequence = 1
             # What is known now is taken before the first await, so nothing is missed between it and the queue.
-            current: list[Event] = [*worker.outcomes(), *worker.sessions()]
+            current: list[Event] = [*worker.outcomes(), *worker.care.sessions()]
             yield pb.WatchResponse(sequence=sequence, hello=hello)
             for known in current:
                 sequence += 1

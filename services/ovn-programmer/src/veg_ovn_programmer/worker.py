@@ -17,11 +17,10 @@ from typing import Protocol
 from veg_common import logs
 
 from veg_ovn_programmer import metrics
+from veg_ovn_programmer.care import Care
 from veg_ovn_programmer.core import rows
-from veg_ovn_programmer.core.bfd import ADMIN_DOWN, Session, spare
 from veg_ovn_programmer.core.book import RANKS, Book, Job, Outcome, State
 from veg_ovn_programmer.core.diff import Op
-from veg_ovn_programmer.core.heal import Healer
 from veg_ovn_programmer.core.intents import Gateway, Intent, Key, Kind
 from veg_ovn_programmer.core.pace import Pace
 from veg_ovn_programmer.core.validate import check
@@ -80,9 +79,7 @@ class Worker:
         self._standing: defaultdict[tuple[str, str], set[Key]] = defaultdict(set)
         self._listeners: set[asyncio.Queue[Event | None]] = set()
         self._pace = Pace()
-        self._healer = Healer()
-        self._healing: asyncio.TimerHandle | None = None
-        self._sessions: dict[Key, dict[str, Session]] = {}
+        self.care = Care(self._ask, self._publish)
         self._executor = ThreadPoolExecutor(2, thread_name_prefix="northbound")
         self._away_since: float | None = self._loop.time()
         self._commit_since: float | None = None
@@ -105,8 +102,7 @@ class Worker:
                 metrics.PENDING.set(sum(map(len, self._pending)))
         finally:
             stopping.cancel()
-            if self._healing is not None:
-                self._healing.cancel()
+            self.care.stop()
             await self._loop.run_in_executor(None, self.database.stop)
             self._executor.shutdown(wait=False, cancel_futures=True)
 
@@ -185,7 +181,7 @@ class Worker:
             look |= book.remove(key)
         jobs = book.jobs(look)
         results = await self._loop.run_in_executor(
-            self._executor, self.database.plan, jobs, self._scene(book)
+            self._executor, self.database.plan, jobs, self.care.scene(book)
         )
         return [op for job in jobs for op in results[job.key].ops]
 
@@ -197,18 +193,10 @@ class Worker:
         entry = self.book.entries.get(key)
         if entry is None or not isinstance(entry.intent, Gateway):
             return []
-        chosen = spare(entry.intent, peers, self._sessions.get(key, {}).values())
-        reset = self._healer.reset(key, chosen, self._loop.time())
-        self._log.info("sessions start afresh", owner=str(key), asked=list(peers), peers=reset)
+        reset = self.care.reset(entry.intent, peers)
         if reset:
-            metrics.RESETS.labels("asked").inc(len(reset))
             await self._wait({key}, {key})
-            self._heal_later()
         return reset
-
-    def sessions(self) -> list[Session]:
-        """OVN's view of every BFD session."""
-        return [one for key in sorted(self._sessions) for one in self._sessions[key].values()]
 
     def outcomes(self) -> list[Outcome]:
         """The last outcomes of all intents held, sorted by kind and name."""
@@ -380,7 +368,7 @@ class Worker:
         self._commit_since = self._loop.time()
         try:
             results = await self._loop.run_in_executor(
-                self._executor, self.database.commit, jobs, self._scene(self.book)
+                self._executor, self.database.commit, jobs, self.care.scene(self.book)
             )
         except NorthboundUnavailableError:
             metrics.COMMITS.labels("unanswered").inc()
@@ -413,7 +401,7 @@ class Worker:
             outcome = Outcome(key, generation, state, error.reason, error.message)
             self._stand(key, error)
         if error is None:
-            self._observe(key, result.sessions)
+            self.care.observe(key, result.sessions)
         for op in result.ops:
             metrics.OPERATIONS.labels(op.action.name.lower()).inc()
         before = self.book.outcome(key)
@@ -430,45 +418,6 @@ class Worker:
         if self.book.settle(outcome, removal=job.intent is None):
             self._publish(outcome)
         return outcome
-
-    def _observe(self, key: Key, sessions: Sequence[Session]) -> None:
-        """Tell the listeners what OVN says of a gateway's sessions, and see whether one needs help."""
-        before = self._sessions.pop(key, {})
-        if not sessions and not before:
-            return
-        if sessions:
-            self._sessions[key] = {one.peer: one for one in sessions}
-        for one in sessions:
-            if before.pop(one.peer, None) != one:
-                self._log.info(
-                    "session", owner=str(key), peer=one.peer, status=one.status, serving=one.serving
-                )
-                self._publish(one)
-        for gone in before.values():
-            self._publish(Session(key, gone.peer, ADMIN_DOWN, serving=False))
-        if self._healer.observe(key, {one.peer: one.status for one in sessions}, self._loop.time()):
-            self._ask([key])
-        self._heal_later()
-
-    def _heal(self) -> None:
-        held = set(self._healer.held)
-        look = self._healer.due(self._loop.time())
-        for key, peer in set(self._healer.held) - held:
-            metrics.RESETS.labels("not_up").inc()
-            self._log.warning("session is not up, starting it afresh", owner=str(key), peer=peer)
-        self._ask(look)
-        self._heal_later()
-
-    def _heal_later(self) -> None:
-        if self._healing is not None:
-            self._healing.cancel()
-        when = self._healer.next()
-        # At most some twenty times a second, however many sessions there are.
-        when = max(when, self._loop.time() + 0.05) if when is not None else None
-        self._healing = self._loop.call_at(when, self._heal) if when is not None else None
-
-    def _scene(self, book: Book) -> Scene:
-        return Scene(book.vpcs, book.prefixes, frozenset(self._healer.held), frozenset(self._healer.nudged))
 
     def _repaired(self, key: Key, ops: tuple[Op, ...]) -> None:
         self._pace.repaired(key, self._loop.time())

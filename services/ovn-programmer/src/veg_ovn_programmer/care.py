@@ -1,0 +1,89 @@
+"""The care of BFD sessions: tells the listeners what OVN says of them, and helps those that do not come up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+
+from veg_common import logs
+
+from veg_ovn_programmer import metrics
+from veg_ovn_programmer.core.bfd import ADMIN_DOWN, Session, spare
+from veg_ovn_programmer.core.book import Book
+from veg_ovn_programmer.core.heal import Healer
+from veg_ovn_programmer.core.intents import Gateway, Key
+from veg_ovn_programmer.core.view import Scene
+from veg_ovn_programmer.ticket import Event
+
+# Seconds between two rounds of help, at least, however many sessions there are.
+ROUND_S = 0.05
+
+
+class Care:
+    """Belongs to a worker: `ask` has it look at gateways, `publish` tells its listeners."""
+
+    def __init__(self, ask: Callable[[Iterable[Key]], None], publish: Callable[[Event], None]) -> None:
+        self._ask = ask
+        self._publish = publish
+        self._loop = asyncio.get_running_loop()
+        self._healer = Healer()
+        self._timer: asyncio.TimerHandle | None = None
+        self._sessions: dict[Key, dict[str, Session]] = {}
+        self._log = logs.get("care")
+
+    def scene(self, book: Book) -> Scene:
+        """What rows depend on beside the intents themselves."""
+        return Scene(book.vpcs, book.prefixes, frozenset(self._healer.held), frozenset(self._healer.nudged))
+
+    def sessions(self) -> list[Session]:
+        """OVN's view of every session."""
+        return [one for key in sorted(self._sessions) for one in self._sessions[key].values()]
+
+    def observe(self, key: Key, sessions: Sequence[Session]) -> None:
+        """Note a gateway's sessions, just after its rows were brought in line with them."""
+        before = self._sessions.pop(key, {})
+        if not sessions and not before:
+            return
+        if sessions:
+            self._sessions[key] = {one.peer: one for one in sessions}
+        for one in sessions:
+            if before.pop(one.peer, None) != one:
+                self._log.info(
+                    "session", owner=str(key), peer=one.peer, status=one.status, serving=one.serving
+                )
+                self._publish(one)
+        for gone in before.values():
+            self._publish(Session(key, gone.peer, ADMIN_DOWN, serving=False))
+        if self._healer.observe(key, {one.peer: one.status for one in sessions}, self._loop.time()):
+            self._ask([key])
+        self._later()
+
+    def reset(self, gateway: Gateway, peers: Sequence[str]) -> list[str]:
+        """Have sessions start afresh, all when `peers` is empty; returns which, see core.bfd.spare."""
+        chosen = spare(gateway, peers, self._sessions.get(gateway.key, {}).values())
+        reset = self._healer.reset(gateway.key, chosen, self._loop.time())
+        self._log.info("sessions start afresh", owner=str(gateway.key), asked=list(peers), peers=reset)
+        metrics.RESETS.labels("asked").inc(len(reset))
+        self._later()
+        return reset
+
+    def stop(self) -> None:
+        """No more help."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _round(self) -> None:
+        held = set(self._healer.held)
+        look = self._healer.due(self._loop.time())
+        for key, peer in set(self._healer.held) - held:
+            metrics.RESETS.labels("not_up").inc()
+            self._log.warning("session is not up, starting it afresh", owner=str(key), peer=peer)
+        self._ask(look)
+        self._later()
+
+    def _later(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        when = self._healer.next()
+        if when is not None:
+            self._timer = self._loop.call_at(max(when, self._loop.time() + ROUND_S), self._round)
