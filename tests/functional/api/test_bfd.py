@@ -147,3 +147,24 @@ async def test_the_port_follows_nodes(lab: Lab) -> None:
 
     await lab.until(told)
     assert nodes() == ["node1"]
+
+
+async def test_an_address_begins_anew_with_its_next_pod(lab: Lab) -> None:
+    """The session of a pod that is gone says nothing of the one that gets its address."""
+    await lab.apply(VPC % "")
+    await lab.apply(bfd_gateway())
+    await lab.ready()
+    lab.programmer.first_state = DOWN
+    gone = (await pods(lab))["10.16.0.2"]["pod"]
+    await lab.store.delete(Ref("Pod", "default", gone))
+
+    async def successor() -> bool:
+        found = (await pods(lab)).get("10.16.0.2")
+        return bool(found and found["pod"] != gone and found["nexthop"])
+
+    await lab.until(successor)
+    assert (await pods(lab))["10.16.0.2"]["bfd"]["state"] != "Up"
+    assert (await lab.status())["ready"] is False
+    await lab.until(lambda: ("gateway1", "10.16.0.2") in lab.programmer.sessions)
+    lab.programmer.say("10.16.0.2", UP)
+    await lab.ready()

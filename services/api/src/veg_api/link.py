@@ -300,10 +300,21 @@ class Link:
             if intent is None or report.generation != self._generations[report.key]:
                 continue  # of something that is not wanted any more
             outcome = Outcome(intent, report.state, report.reason, report.message)
+            if isinstance(intent, GatewayIntent) and report.state == "COMMITTED":
+                self._forget_sessions(intent)
             if self._outcomes.get(report.key) != outcome:
                 self._outcomes[report.key] = outcome
                 changed.add(report.key)
         self._tell(changed)
+
+    def _forget_sessions(self, intent: GatewayIntent) -> None:
+        """Sessions of nexthops that are none any more: whoever gets the address next begins with nothing."""
+        sessions = self._sessions.get(intent.key.name)
+        if sessions:
+            present = {hop for family in intent.families for hop in family.nexthops}
+            for peer in sessions.keys() - present:
+                del sessions[peer]
+                self._view = None
 
     def _take_deleted(self, reports: Iterable[Report]) -> None:
         changed = set()
