@@ -150,8 +150,15 @@ def test_a_predecessors_hold_stays_until_the_uplink_is_known() -> None:
     wanted = tuple(map(session, PEERS))
     told = settle(Wish(wanted, settled=False), Told(), speaker)
     assert speaker.down() == set(PEERS)
-    settle(Wish(wanted, {PEERS[0]: Hold("uplink")}), told, speaker)
+    wish = Wish(wanted, {PEERS[0]: Hold("uplink")})
+    while step := next_step(wish, told):
+        speaker.do(step)
+        told = after(told, step)
+        assert PEERS[0] in speaker.down(), "not even for a moment"
     assert speaker.down() == {PEERS[0]}
+    settle(Wish(wanted), told, speaker)
+    assert speaker.down() == set()
+    assert not speaker.all_held
 
 
 @pytest.mark.parametrize(

@@ -45,19 +45,27 @@ class Wish:
     drain: Hold | None = None
     settled: bool = True
 
+    @property
+    def present_holds(self) -> dict[str, Hold]:
+        """The holds of peers that have a session."""
+        present = {session.peer for session in self.sessions}
+        return {peer: hold for peer, hold in self.holds.items() if peer in present}
+
 
 @dataclass(frozen=True)
 class Told:
     """What the speaker was told and has confirmed.
 
     `sessions`: None when it has to be told again. `all_held`: whether everything is held; None when only a
-    predecessor could know. `maybe_held`: peers that were held before the speaker was lost.
+    predecessor could know. `maybe_held`: peers that were held before the speaker was lost. `released`: peers that were
+    let up by name.
     """
 
     sessions: tuple[Session, ...] | None = None
     all_held: bool | None = None
     holds: Mapping[str, Hold] = field(default_factory=dict)
     maybe_held: frozenset[str] = frozenset()
+    released: frozenset[str] = frozenset()
 
     def lost(self) -> Told:
         """What is known of a speaker that was away: it may be the same one, or a new one that knows nothing."""
@@ -97,11 +105,13 @@ Step = SetSessions | SetHold
 def next_step(wish: Wish, told: Told) -> Step | None:
     """The next thing to say; None when all is said.
 
-    Draining comes before everything, because each millisecond of it is traffic on its way to nowhere.
+    Draining comes before everything, because each millisecond of it is traffic on its way to nowhere. What a
+    predecessor held for good is let go as a whole only when nothing is to be held: no session that is to stay down may
+    come up in between.
     """
     if wish.drain is not None:
         return None if told.all_held else SetHold((), wish.drain)
-    if wish.settled and told.all_held is not False:
+    if wish.settled and told.all_held is not False and not wish.present_holds:
         return SetHold((), None)
     if told.sessions != wish.sessions:
         return SetSessions(wish.sessions)
@@ -109,13 +119,15 @@ def next_step(wish: Wish, told: Told) -> Step | None:
 
 
 def _hold_steps(wish: Wish, told: Told) -> Iterator[SetHold]:
-    present = {session.peer for session in wish.sessions}
-    for peer, hold in sorted(wish.holds.items()):
-        if peer in present and told.holds.get(peer) != hold:
-            yield SetHold((peer,), hold)
+    holds = wish.present_holds
+    yield from (
+        SetHold((peer,), hold) for peer, hold in sorted(holds.items()) if told.holds.get(peer) != hold
+    )
     if wish.settled:
         held = told.maybe_held | set(told.holds)
-        yield from (SetHold((peer,), None) for peer in sorted(held) if peer not in wish.holds)
+        if told.all_held is not False:
+            held |= {session.peer for session in wish.sessions} - told.released
+        yield from (SetHold((peer,), None) for peer in sorted(held) if peer not in holds)
 
 
 def after(told: Told, step: Step) -> Told:
@@ -125,13 +137,15 @@ def after(told: Told, step: Step) -> Told:
         before = {(s.peer, s.local) for s in told.sessions or ()}
         kept = {s.peer for s in step.sessions if (s.peer, s.local) in before}
         holds = {peer: hold for peer, hold in told.holds.items() if peer in kept}
-        return replace(told, sessions=step.sessions, holds=holds)
+        return replace(told, sessions=step.sessions, holds=holds, released=told.released & kept)
     if not step.peers:
-        return replace(told, all_held=step.hold is not None, holds={}, maybe_held=frozenset())
+        return Told(told.sessions, all_held=step.hold is not None)
     holds = {peer: hold for peer, hold in told.holds.items() if peer not in step.peers}
+    released = told.released | {*step.peers}
     if step.hold is not None:
         holds |= dict.fromkeys(step.peers, step.hold)
-    return replace(told, holds=holds, maybe_held=told.maybe_held - {*step.peers})
+        released -= {*step.peers}
+    return replace(told, holds=holds, maybe_held=told.maybe_held - {*step.peers}, released=released)
 
 
 def sessions(

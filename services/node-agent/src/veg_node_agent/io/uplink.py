@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import json
 import time
@@ -46,6 +47,15 @@ class UplinkView:
         return f"{self.problem} ({where if self.dead else 'alive'})"
 
 
+# Errors of sending that say nothing about the way out: no route or address (the reconcile's business), a local filter.
+# All others, a link that takes no packets above all, are as good as no answer.
+_OUR_OWN_FAULT = {
+    errno.ENETUNREACH,
+    errno.EADDRNOTAVAIL,
+    errno.EPERM,
+    errno.EACCES,
+    errno.EINVAL,
+}
 _REOPEN = 1.0  # s until sockets that could not be had are tried again
 
 
@@ -234,8 +244,9 @@ class UplinkMonitor:
                     self._probes[family].send(everyone=not judged.steady)
                 else:
                     judged.not_sent()
-            except OSError:  # no route or address: the reconcile's business, and no sign of a dead gateway
-                judged.not_sent()
+            except OSError as error:
+                if error.errno in _OUR_OWN_FAULT:
+                    judged.not_sent()
         self._react(now)
 
     def _answered(self, probe: Probe, now: float) -> None:
