@@ -257,8 +257,9 @@ async def _followed(stub: pb_grpc.ProgrammerServiceAsyncStub, pid: int, nb: Path
                 pass
             times.append(time.perf_counter() - started)
 
-        for peer in peers:
-            await say(peer, "up")
+        for intent in gateways:
+            for peer in intent.gateway.families[0].nexthops:
+                await say(peer, "up")
         times.clear()
         cpu = _cpu_of(pid)
         for turn in range(changes):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from veg_ovn_programmer.core.heal import CALM_S, HOLD_S, NUDGES_S, PATIENCE_S, Healer
+from veg_ovn_programmer.core.heal import AT_ONCE, CALM_S, HOLD_S, NUDGES_S, PATIENCE_S, Healer
 from veg_ovn_programmer.core.intents import Key, Kind
 
 KEY = Key(Kind.GATEWAY, "default/g")
@@ -101,6 +101,23 @@ def test_what_is_gone_is_forgotten() -> None:
     assert healer.next() is None
     assert healer.reset(KEY, [A, B], 3.0) == []
     assert healer.due(1000.0) == set()
+
+
+def test_not_all_at_once() -> None:
+    """A hundred gateways that went down together are helped in several rounds."""
+    healer = Healer()
+    keys = [Key(Kind.GATEWAY, f"default/g{n}") for n in range(100)]
+    for key in keys:
+        healer.observe(key, {A: "down"}, 0.0)
+    helped: set[Key] = set()
+    rounds = 0
+    while (healer.next() or 9.0) <= 2.0:
+        some = healer.due(2.0)
+        assert len(some) <= AT_ONCE
+        helped |= some
+        rounds += 1
+    assert rounds == 100 // AT_ONCE
+    assert helped == set(keys)
 
 
 STATUS = st.sampled_from(["", "up", "init", "down", "admin_down"])

@@ -24,6 +24,9 @@ CALM_S = 30.0
 # The longest time without a reference, should OVN not answer.
 HOLD_S = 2.0
 
+# Gateways in one round.
+AT_ONCE = 10
+
 SessionKey = tuple[Key, str]
 
 
@@ -69,13 +72,18 @@ class Healer:
         return chosen
 
     def due(self, now: float) -> set[Key]:
-        """Help those whose time has come; returns the gateways to look at."""
-        look = set()
+        """Help those whose time has come; returns the gateways to look at.
+
+        AT_ONCE of them at most: OVN's word on a session that serves must not wait behind those that do not.
+        """
+        look: set[Key] = set()
         for session, since in list(self.held.items()):
             if now >= since + HOLD_S:
                 self._release(session, now)
                 look.add(session[0])
         for session, patient in list(self._ill.items()):
+            if len(look) >= AT_ONCE:
+                break
             if session in self.held or now < self._next(patient):
                 continue
             look.add(session[0])
