@@ -108,7 +108,7 @@ def folder() -> Iterator[Path]:
 @pytest.fixture
 def ends(pair: Pair, folder: Path) -> Iterator[Ends]:
     """Both speakers running, without a session yet."""
-    speaker, frr = Speaker(pair.ours, folder / "veg"), Frr(pair.theirs, folder / "frr")
+    speaker, frr = Speaker(pair.ours, folder / "veg", linger=0.5), Frr(pair.theirs, folder / "frr")
     try:
         speaker.start()
         frr.start()

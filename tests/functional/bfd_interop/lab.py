@@ -5,11 +5,15 @@ ours: e0 10.9.0.1, fd09::1  ── veth ──  theirs: e0 10.9.0.2, fd09::2
 
 from __future__ import annotations
 
+import ctypes
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -22,6 +26,8 @@ _CUT = (
     "table inet cut { chain in { type filter hook input priority 0; policy accept; udp dport 3784 drop; }; }"
 )
 _numbers = count()
+_CLONE_NEWNET = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Pair:
@@ -120,3 +126,18 @@ def _run(*command: str, text: str = "") -> str:
     done = subprocess.run(list(command), input=text, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
     return done.stdout
+
+
+def socket_in(netns: str, family: socket.AddressFamily) -> socket.socket:
+    """A UDP socket of a namespace, with a timeout of 10 s."""
+
+    def make() -> socket.socket:
+        with Path(f"/run/netns/{netns}").open() as handle:
+            assert _libc.setns(handle.fileno(), _CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
+        made = socket.socket(family, socket.SOCK_DGRAM)
+        made.settimeout(10)
+        return made
+
+    # A thread of its own: the namespace is a thread's, and ends with it.
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(make).result(timeout=10)

@@ -92,6 +92,10 @@ class Speaker:
         """How the packet loop runs."""
         return self.stub.ListSessions(pb.ListSessionsRequest(), timeout=10).scheduling
 
+    def unknown(self) -> int:
+        """Packets that belonged to no session."""
+        return self.stub.ListSessions(pb.ListSessionsRequest(), timeout=10).rx_unknown
+
     def admin_down(self, *, down: bool, peers: Iterable[str] = (), reason: str = "test") -> None:
         """Take sessions down, or let them up."""
         self.stub.SetAdminDown(pb.SetAdminDownRequest(peers=peers, down=down, reason=reason), timeout=10)
