@@ -68,14 +68,25 @@ class Loop:
         self._requests[number] = future
         try:
             self._writer.writelines([*commands, wire.pack("done", number)])
-            await self._writer.drain()
-            await asyncio.wait_for(future, _TIMEOUT)
+            async with asyncio.timeout(_TIMEOUT):
+                await self._writer.drain()
+            await self._answer(future)
         except TimeoutError:
-            raise UnavailableError("the packet loop does not answer") from None
+            raise UnavailableError("the packet loop does not read") from None
         except OSError:
             raise UnavailableError("the packet loop is gone") from None
         finally:
             del self._requests[number]
+
+    async def _answer(self, future: asyncio.Future[None]) -> None:
+        """Wait as long as the loop says anything: thousands of sessions take their time on a busy machine."""
+        clock = asyncio.get_running_loop().time
+        asked = clock()
+        while not future.done():
+            await asyncio.wait([future], timeout=1.0)
+            if not future.done() and clock() - max(self._heard_at, asked) > _TIMEOUT:
+                raise UnavailableError("the packet loop does not answer")
+        future.result()
 
     async def refresh(self) -> None:
         """Have the counters of packets told anew, unless that was just done.

@@ -51,6 +51,7 @@ class Mirror:
         self.policy = ""
         self.problem = ""
         self.stats = Stats()
+        self._up = 0  # asked for with every line of the loop: counted, not looked for
         self._since: dict[int, tuple[int, str]] = {}
         self._watchers: list[asyncio.Queue[Update]] = []
 
@@ -61,6 +62,8 @@ class Mirror:
 
     def show(self, view: View) -> None:
         """A session is like this now."""
+        before = self.sessions.get(view.id)
+        self._up += (view.state == State.UP) - (before is not None and before.state == State.UP)
         self.sessions[view.id] = view
         if self._since.get(view.id, (None,))[0] != view.since_us:
             ago = time.monotonic() - view.since_us / 1_000_000
@@ -70,7 +73,8 @@ class Mirror:
 
     def end(self, number: int) -> None:
         """A session is no more."""
-        self.sessions.pop(number, None)
+        before = self.sessions.pop(number, None)
+        self._up -= before is not None and before.state == State.UP
         self._since.pop(number, None)
         self._publish(Ended(number))
 
@@ -85,7 +89,7 @@ class Mirror:
     @property
     def all_up(self) -> bool:
         """Whether there is a session and every one is Up."""
-        return bool(self.sessions) and all(view.state == State.UP for view in self.sessions.values())
+        return 0 < self._up == len(self.sessions)
 
     @contextmanager
     def watching(self) -> Iterator[tuple[list[View], asyncio.Queue[Update]]]:

@@ -122,8 +122,8 @@ class PacketLoop:
         work, sleep = before - self._awake_at, now - before - int(timeout * 1_000_000)
         if work > _STALL_US or sleep > _STALL_US:
             if now >= self._grace_until + _GRACE_SPACING_US:
-                grace = _GRACE_US + _GRACE_SESSION_US * len(self._engine.sessions())
-                self._grace_until = now + min(grace, _GRACE_MAX_US)
+                paused = _GRACE_SESSION_US * len(self._engine.sessions()) if sleep > _STALL_US else 0
+                self._grace_until = now + min(_GRACE_US + paused, _GRACE_MAX_US)
             self._link.stats.stalls += 1
             self._worst_stall = max(self._worst_stall, work, sleep)
 
