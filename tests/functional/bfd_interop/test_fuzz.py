@@ -23,5 +23,8 @@ def test_a_million_hostile_packets() -> None:
 def test_bad_networks() -> None:
     """What tests/unit/bfd_conformance/test_network.py says, over more examples, not the same ones each time."""
     run_state_machine_as_test(
-        TwoEnds, settings=settings(TwoEnds.TestCase.settings, max_examples=60, derandomize=False)
+        TwoEnds,
+        settings=settings(
+            TwoEnds.TestCase.settings, max_examples=60, stateful_step_count=12, derandomize=False
+        ),
     )

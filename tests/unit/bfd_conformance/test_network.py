@@ -272,8 +272,8 @@ class TwoEnds(RuleBasedStateMachine):
 
 
 TwoEnds.TestCase.settings = settings(
-    max_examples=25,
-    stateful_step_count=12,
+    max_examples=10,
+    stateful_step_count=8,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
