@@ -139,7 +139,7 @@ def test_a_restarted_agent_knows_a_dead_uplink(pair: Pair) -> None:
     events: list[tuple[float, str, int]] = []
     with watching(pair.speaker, lambda *event: events.append(event)):
         dying.start_agent(wait=False)
-        eventually(lambda: line(dying.state(), "uplink").startswith("dead, withdrawn"), 10, pair.explain)
+        eventually(lambda: line(dying.state(), "uplink").startswith("dead, withdrawn"), 60, pair.explain)
     came_up = [event for event in events if event[1] in {dying.v4, dying.v6} and event[2] == UP]
     assert not came_up, pair.explain()
 
