@@ -180,7 +180,8 @@ def _gateway(message: pb.Gateway) -> intents.Gateway:
 
 def _bfd(message: pb.BfdIntent) -> intents.Bfd:
     timers = message.timers
-    return intents.Bfd(message.logical_port, timers.min_rx_ms, timers.min_tx_ms, timers.multiplier)
+    silent = tuple(message.silent)
+    return intents.Bfd(message.logical_port, timers.min_rx_ms, timers.min_tx_ms, timers.multiplier, silent)
 
 
 def _key(where: str, message: pb.IntentKey) -> Key:

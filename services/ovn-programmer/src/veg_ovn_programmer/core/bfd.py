@@ -86,7 +86,7 @@ def session_rows(gateway: Gateway, family: GatewayFamily, view: View) -> list[Ro
     if bfd is None:
         return []
     wanted = []
-    for peer in family.nexthops:
+    for peer in speaking(gateway, family.nexthops):
         columns: dict[str, Value] = {
             "logical_port": bfd.logical_port,
             "dst_ip": peer,
@@ -113,13 +113,20 @@ def keepalive_rows(gateway: Gateway, family: GatewayFamily, view: View) -> list[
             table=KEEPALIVE_TABLE,
             session=link(gateway, peer),
         )
-        for peer in alive(gateway, family.nexthops, view)
+        for peer in alive(gateway, speaking(gateway, family.nexthops), view)
     ]
+
+
+def speaking(gateway: Gateway, peers: Iterable[str]) -> list[str]:
+    """The replicas that OVN has sessions with: all but those that have no speaker yet."""
+    return [peer for peer in peers if gateway.bfd is not None and peer not in gateway.bfd.silent]
 
 
 def link(gateway: Gateway, peer: str) -> Link | None:
     """The reference to a replica's BFD row; None without BFD."""
-    return Link(rows.BFD, (gateway.bfd.logical_port, peer)) if gateway.bfd is not None else None
+    if gateway.bfd is None or peer in gateway.bfd.silent:
+        return None
+    return Link(rows.BFD, (gateway.bfd.logical_port, peer))
 
 
 def alive(gateway: Gateway, peers: Iterable[str], view: View) -> list[str]:
@@ -135,8 +142,8 @@ def serving(gateway: Gateway, peers: Iterable[str], view: View) -> list[str]:
     """
     if gateway.bfd is None:
         return list(peers)
-    port = gateway.bfd.logical_port
-    return [peer for peer in alive(gateway, peers, view) if view.status(port, peer) in {UP, INIT}]
+    port, silent = gateway.bfd.logical_port, gateway.bfd.silent
+    return [p for p in alive(gateway, peers, view) if p in silent or view.status(port, p) in {UP, INIT}]
 
 
 def sessions(gateway: Gateway, view: View) -> tuple[Session, ...]:
@@ -147,7 +154,7 @@ def sessions(gateway: Gateway, view: View) -> tuple[Session, ...]:
     return tuple(
         Session(gateway.key, peer, view.status(port, peer), peer in serving(gateway, [peer], view))
         for family in gateway.families
-        for peer in family.nexthops
+        for peer in speaking(gateway, family.nexthops)
     )
 
 
@@ -157,10 +164,10 @@ def spare(gateway: Gateway, peers: Iterable[str], view_of: Iterable[Session]) ->
     When no end agrees with OVN, OVN's own speaker is away, and its rows are what traffic still lives by.
     """
     asked = set(peers)
-    active = {one.peer for one in view_of if one.serving}
+    active = {one.peer for one in view_of if one.serving}.union(gateway.bfd.silent if gateway.bfd else ())
     chosen = []
     for family in gateway.families:
-        here = [peer for peer in family.nexthops if peer in asked or not asked]
+        here = [peer for peer in speaking(gateway, family.nexthops) if peer in asked or not asked]
         others = active.intersection(family.nexthops).difference(here)
         chosen += [peer for peer in here if others or peer not in active]
     return chosen

@@ -56,6 +56,8 @@ class Bfd:
     min_rx_ms: int
     min_tx_ms: int
     multiplier: int
+    silent: tuple[str, ...] = ()
+    """Nexthops without a speaker: they get traffic without a session."""
 
 
 @dataclass(frozen=True)
