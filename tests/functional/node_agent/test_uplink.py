@@ -144,6 +144,32 @@ def test_a_restarted_agent_knows_a_dead_uplink(pair: Pair) -> None:
     assert not came_up, pair.explain()
 
 
+def test_a_change_of_the_configuration_brings_no_dead_one_back(pair: Pair) -> None:
+    """While every replica takes in another list of sources, a withdrawn one stays withdrawn."""
+    serving(pair)
+    dying = pair.replicas[0]
+    dying.cut("silent")
+    eventually(lambda: UP not in {pair.states()[a] for a in (dying.v4, dying.v6)}, 5, pair.explain)
+    events: list[tuple[float, str, int]] = []
+    with watching(pair.speaker, lambda *event: events.append(event)):
+        for count in (3, 300, 1):
+            sources = [(f"10.{20 + n // 250}.{n % 250}.0/24", True) for n in range(count)]
+            families = (v4(*sources, vpc=("10.16.0.0/16", f"{PEER_V4}/32")), pair.config()["families"][1])
+            for replica in pair.replicas:
+                replica.configure(pair.config(*families))
+            for replica in pair.replicas:
+                eventually(
+                    lambda r=replica, n=count: (  # type: ignore[misc]
+                        r.pod("iptables-legacy", "-t", "nat", "-S").count("MASQUERADE") == n
+                    ),
+                    10,
+                    pair.explain,
+                )
+    assert not [event for event in events if event[1] in {dying.v4, dying.v6} and event[2] == UP], (
+        pair.explain()
+    )
+
+
 def test_the_probe_can_be_switched_off_and_on(pair: Pair) -> None:
     """Without the section nothing is probed, and what it took down comes up."""
     serving(pair)

@@ -260,7 +260,7 @@ class Agent:
 
     def _set_in_sync(self, problem: str) -> None:
         self._status = replace(self._status, in_sync=not problem, apply_error=problem)
-        self.availability.in_sync = not problem
+        self.availability.kernel_is(in_sync=not problem)
         self._tell()
 
     def _fail(self, reason: str, *, restless: bool = True) -> None:

@@ -25,6 +25,7 @@ from veg_node_agent.io.files import Flag
 from veg_node_agent.io.uplink import UplinkMonitor, UplinkView
 
 _POLL = 0.05  # s between two looks at the counters
+_SYNC_GRACE = 5.0  # s
 _TELL = 1.0  # s: the speaker should have confirmed by then
 
 
@@ -49,7 +50,7 @@ class Availability:
         self._interfaces: Mapping[str, Interface] | None = None
         self._missing: tuple[str, ...] = ()
         self._draining = False
-        self.in_sync = False
+        self._out_of_sync_since: float | None = float("-inf")
         self.link = BfdLink(settings.run_dir / "bfd.sock", self._on_change)
         self._monitor = UplinkMonitor(settings.run_dir, self._on_change, self._serves)
 
@@ -103,6 +104,13 @@ class Availability:
             self._log.error("uplink can not be probed", error=str(error))
         self._on_change()
 
+    def kernel_is(self, *, in_sync: bool) -> None:
+        """Take note of whether the kernel matches the configuration."""
+        if in_sync:
+            self._out_of_sync_since = None
+        elif self._out_of_sync_since is None:
+            self._out_of_sync_since = time.monotonic()
+
     async def drain(self, limit: float) -> None:
         """Have the traffic sent elsewhere, and return when it is, or after `limit` seconds.
 
@@ -148,7 +156,9 @@ class Availability:
     def _serves(self, family: Family) -> bool:
         """Whether other replicas may leave the traffic of a family to this one, as far as it knows."""
         config = self._config
-        if config is None or self._draining or not self.in_sync:
+        since = self._out_of_sync_since
+        # Each change of the configuration is out of sync for a moment; that is no reason for others to come back.
+        if config is None or self._draining or (since is not None and time.monotonic() > since + _SYNC_GRACE):
             return False
         if config.bfd is None:
             return True
