@@ -91,7 +91,7 @@ def test_who_goes_first() -> None:
     ]
     order = []
     while pods:
-        (gone,) = names(core.decide(deployment(len(pods) - 1), pods))
+        (gone,) = names(core.decide(deployment(len(pods) - 1), pods, NOW))
         order.append(gone)
         pods = [p for p in pods if p["metadata"]["name"] != gone]
     assert order == ["unbound", "unready", "twin", "newer", "old"]
@@ -101,10 +101,10 @@ def test_terminating_and_finished_pods_are_replaced() -> None:
     """A pod deleted by hand gets its successor at once; a finished one is replaced and removed."""
     digest = template_hash(deployment()["spec"]["template"])
     going = pod("going", digest, deletionTimestamp="t")
-    assert core.decide(deployment(1), [going]) == core.Decision(create=1)
+    assert core.decide(deployment(1), [going], NOW) == core.Decision(create=1)
     finished = pod("finished", digest)
     finished["status"]["phase"] = "Failed"
-    step = core.decide(deployment(1), [finished])
+    step = core.decide(deployment(1), [finished], NOW)
     assert (step.create, names(step)) == (1, ["finished"])
 
 
@@ -113,7 +113,7 @@ def test_a_deleted_deployment_takes_its_pods_along() -> None:
     digest = "x"
     gone = deployment(2)
     gone["metadata"]["deletionTimestamp"] = "t"
-    assert names(core.decide(gone, [pod("a", digest), pod("b", digest)])) == ["a", "b"]
+    assert names(core.decide(gone, [pod("a", digest), pod("b", digest)], NOW)) == ["a", "b"]
     alone = pod("alone", digest, ownerReferences=[])
     assert core.orphans([pod("a", digest), alone], []) == [Ref("Pod", "default", "a")]
     assert core.orphans([pod("a", digest), alone], [deployment()]) == []
@@ -138,10 +138,10 @@ def test_recreate_waits_for_the_old_pods_to_go() -> None:
     """Strategy Recreate never runs old and new pods side by side."""
     wanted = deployment(1, strategy={"type": "Recreate"})
     digest = template_hash(wanted["spec"]["template"])
-    assert names(core.decide(wanted, [pod("old", "x")])) == ["old"]
-    assert core.decide(wanted, [pod("old", "x", deletionTimestamp="t")]) == core.Decision()
-    assert core.decide(wanted, []) == core.Decision(create=1)
-    assert core.decide(wanted, [pod("new", digest)]) == core.Decision()
+    assert names(core.decide(wanted, [pod("old", "x")], NOW)) == ["old"]
+    assert core.decide(wanted, [pod("old", "x", deletionTimestamp="t")], NOW) == core.Decision()
+    assert core.decide(wanted, [], NOW) == core.Decision(create=1)
+    assert core.decide(wanted, [pod("new", digest)], NOW) == core.Decision()
 
 
 def test_status() -> None:
@@ -161,6 +161,19 @@ def test_status() -> None:
         {**wanted, "status": status}, [pod("a", digest), pod("b", "x", ready=False)], NOW + dt.timedelta(1)
     )
     assert again == status
+
+
+def test_ready_for_a_while() -> None:
+    """With minReadySeconds a rollout goes on when the new pod was ready for so long, and looks again by then."""
+    rolling = {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
+    wanted = deployment(2, strategy=rolling, minReadySeconds=6)
+    pods = [pod("old", "x", created=-60), pod("new", template_hash(wanted["spec"]["template"]), created=-2)]
+    assert core.decide(wanted, pods, NOW) == core.Decision()
+    assert core.next_look(wanted, pods, NOW) == 4
+    assert core.status(wanted, pods, NOW)["availableReplicas"] == 1
+    later = NOW + dt.timedelta(seconds=4)
+    assert names(core.decide(wanted, pods, later)) == ["old"]
+    assert core.next_look(wanted, pods, later) is None
 
 
 @settings(max_examples=200, deadline=None)
@@ -185,7 +198,7 @@ def test_rollouts_end_and_keep_their_promise(
     max_surge, max_unavailable = core.limits(strategy["rollingUpdate"], target)
     pods = [pod(f"p{i}", before) for i in range(start)]
     for _ in range(200):
-        step = core.decide(wanted, pods)
+        step = core.decide(wanted, pods, NOW)
         ready = sum(is_ready(p) for p in pods)
         gone = set(names(step))
         if step == core.Decision() and ready == len(pods):

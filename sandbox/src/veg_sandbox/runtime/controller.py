@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import random
 
@@ -44,11 +45,14 @@ class DeploymentController:
                 log.warning("deployment is malformed", deployment=str(ref_of(deployment)), error=repr(error))
 
     async def _reconcile(self, deployment: Object, pods: list[Object]) -> None:
-        step = core.decide(deployment, pods)
+        step = core.decide(deployment, pods, now())
         for ref in step.delete:
             await self._delete(ref, f"Deployment {deployment['metadata']['name']} wants fewer or others")
         for _ in range(step.create):
             await self._create(deployment)
+        wait = core.next_look(deployment, pods, now())
+        if wait is not None:
+            asyncio.get_running_loop().call_later(wait + 0.05, self.loop.wake)
         wanted = core.status(deployment, pods, now())
         if not step.create and core.status_differs(deployment, wanted):
             try:

@@ -56,8 +56,10 @@ def orphans(pods: Sequence[Object], deployments: Sequence[Object]) -> list[Ref]:
     ]
 
 
-def decide(deployment: Object, pods: Sequence[Object]) -> Decision:
-    """The next step for a Deployment given its own pods (`owned_by`); called again after every change of a pod."""
+def decide(deployment: Object, pods: Sequence[Object], now: dt.datetime) -> Decision:
+    """The next step for a Deployment given its own pods (`owned_by`); called again after every change of a pod, and
+    when `next_look` says so.
+    """
     active = [p for p in pods if not is_terminating(p) and not is_finished(p)]
     finished = tuple(ref_of(p) for p in pods if is_finished(p) and not is_terminating(p))
     if is_terminating(deployment):
@@ -70,8 +72,20 @@ def decide(deployment: Object, pods: Sequence[Object]) -> Decision:
     if strategy.get("type") == "Recreate":
         step = _recreate(wanted, new, old, terminating=[p for p in pods if is_terminating(p)])
     else:
-        step = _rolling(wanted, new, old, limits(strategy.get("rollingUpdate") or {}, wanted))
+        available = _availability(deployment, now)
+        step = _rolling(wanted, new, old, limits(strategy.get("rollingUpdate") or {}, wanted), available)
     return Decision(step.create, (*finished, *step.delete))
+
+
+def next_look(deployment: Object, pods: Sequence[Object], now: dt.datetime) -> float | None:
+    """Seconds until a ready pod becomes available (spec.minReadySeconds); None when none is about to."""
+    available = _availability(deployment, now)
+    waits = [
+        _min_ready(deployment) - _ready_for(pod, now)
+        for pod in pods
+        if is_ready(pod) and not is_terminating(pod) and not available(pod)
+    ]
+    return min(waits, default=None)
 
 
 def replicas_of(deployment: Object) -> int:
@@ -106,12 +120,13 @@ def status(deployment: Object, pods: Sequence[Object], now: dt.datetime) -> Obje
     active = [p for p in pods if not is_terminating(p) and not is_finished(p)]
     updated = sum(labels_of(p).get(HASH_LABEL) == digest for p in active)
     ready = sum(is_ready(p) for p in active)
+    available = sum(map(_availability(deployment, now), active))
     wanted = replicas_of(deployment)
     _, unavailable = limits((spec_of(deployment).get("strategy") or {}).get("rollingUpdate") or {}, wanted)
-    enough = ready >= wanted - (unavailable if wanted else 0)
-    complete = updated == wanted and len(active) == wanted and ready >= wanted
+    enough = available >= wanted - (unavailable if wanted else 0)
+    complete = updated == wanted and len(active) == wanted and available >= wanted
     progress = ("NewReplicaSetAvailable", "all pods are updated and available")
-    waiting = ("ReplicaSetUpdated", f"{updated} of {wanted} pods are updated, {ready} available")
+    waiting = ("ReplicaSetUpdated", f"{updated} of {wanted} pods are updated, {available} available")
     conditions = [
         make_condition(
             "Available",
@@ -136,8 +151,8 @@ def status(deployment: Object, pods: Sequence[Object], now: dt.datetime) -> Obje
         "replicas": len(active),
         "updatedReplicas": updated,
         "readyReplicas": ready,
-        "availableReplicas": ready,
-        "unavailableReplicas": max(0, wanted - ready),
+        "availableReplicas": available,
+        "unavailableReplicas": max(0, wanted - available),
         "conditions": conditions,
     }
 
@@ -155,7 +170,13 @@ def _recreate(wanted: int, new: list[Object], old: list[Object], terminating: li
     return _scale(wanted, new)
 
 
-def _rolling(wanted: int, new: list[Object], old: list[Object], limit: tuple[int, int]) -> Decision:
+def _rolling(
+    wanted: int,
+    new: list[Object],
+    old: list[Object],
+    limit: tuple[int, int],
+    available: Callable[[Object], bool],
+) -> Decision:
     if not old:
         return _scale(wanted, new)
     surge, unavailable = limit
@@ -163,13 +184,31 @@ def _rolling(wanted: int, new: list[Object], old: list[Object], limit: tuple[int
     create = max(0, min(wanted - len(new), room))
     excess = _scale(wanted, new).delete
     minimum = max(0, wanted - unavailable)
-    new_unready = sum(not is_ready(p) for p in new)
+    new_unavailable = sum(not available(p) for p in new)
     # Old pods that do not serve go first, then as many serving ones as availability allows.
-    spare = max(0, len(new) + len(old) - minimum - new_unready)
-    unready_old = _ordered([p for p in old if not is_ready(p)])[:spare]
-    serving = sum(is_ready(p) for p in (*new, *old))
-    ready_old = _ordered([p for p in old if is_ready(p)])[: max(0, serving - minimum)]
-    return Decision(create, (*(ref_of(p) for p in (*unready_old, *ready_old)), *excess))
+    spare = max(0, len(new) + len(old) - minimum - new_unavailable)
+    idle = _ordered([p for p in old if not available(p)])[:spare]
+    serving = sum(available(p) for p in (*new, *old))
+    going = _ordered([p for p in old if available(p)])[: max(0, serving - minimum)]
+    return Decision(create, (*(ref_of(p) for p in (*idle, *going)), *excess))
+
+
+def _availability(deployment: Object, now: dt.datetime) -> Callable[[Object], bool]:
+    """Whether a pod counts: ready, and for as long as spec.minReadySeconds asks."""
+    seconds = _min_ready(deployment)
+    return lambda pod: is_ready(pod) and (not seconds or _ready_for(pod, now) >= seconds)
+
+
+def _min_ready(deployment: Object) -> float:
+    return float(spec_of(deployment).get("minReadySeconds") or 0)
+
+
+def _ready_for(pod: Object, now: dt.datetime) -> float:
+    since = str(condition(pod, "Ready").get("lastTransitionTime", ""))
+    try:
+        return (now - dt.datetime.fromisoformat(since)).total_seconds()
+    except ValueError:
+        return 0.0
 
 
 def _scale(wanted: int, pods: list[Object]) -> Decision:
