@@ -103,7 +103,8 @@ class Speaker:
         ]
         async with self.stub() as stub:
             request = bfd_pb2.SetSessionsRequest(owner="test", sessions=configs)
-            await stub.SetSessions(request, wait_for_ready=True, timeout=10)
+            # Starting an interpreter may take its time on a busy machine.
+            await stub.SetSessions(request, wait_for_ready=True, timeout=30)
 
     @contextlib.asynccontextmanager
     async def stub(self) -> AsyncIterator[bfd_grpc.BfdServiceAsyncStub]:
@@ -279,6 +280,7 @@ async def test_reset_sessions(world: Any, speakers: Any, make: Any, wait: Any) -
     await speak(speakers)
     await client.commit(gateway(make))
     await wait(all_up(remote), 20)
+    await asyncio.gather(*map(pod_up, speakers.values()))
     request = pb.ResetSessionsRequest(gateway=gateway(make).gateway.key, peers=["192.168.0.3", "10.9.9.9"])
     reply = await client.stub.ResetSessions(request, timeout=10)
     assert list(reply.peers) == ["192.168.0.3"]
@@ -298,3 +300,77 @@ async def test_speakers_that_start_late(world: Any, speakers: Any, make: Any, wa
     took = await wait(all_up(remote), 20)
     sys.stdout.write(f"up after {took:.1f} s\n")
     assert took < 8
+
+
+def active_node(lab: Lab) -> str:
+    """Where the BFD port is now."""
+    binding = lab.sbctl("--bare", "--columns=chassis", "find", "port_binding", "logical_port=cr-bfd@vpc1")
+    return lab.sbctl("--bare", "--columns=name", "list", "chassis", binding.strip()).strip()
+
+
+async def test_ovn_controller_is_killed(lab: Lab, world: Any, speakers: Any, make: Any, wait: Any) -> None:
+    """While OVN's speaker is away its rows stay, and nobody may reset them; a peer that died meanwhile stays `up` after
+    its return until its session is reset.
+    """
+    remote, client = world
+    await speak(speakers)
+    await client.commit(gateway(make))
+    await wait(all_up(remote), 20)
+    await asyncio.gather(*map(pod_up, speakers.values()))
+    controller = f"ovn-controller@{active_node(lab)}"
+    key = gateway(make).gateway.key
+    try:
+        lab.kill_daemon(controller)
+        speakers[3].kill()
+        deadline = time.monotonic() + 5
+        while any(one.state == bfd_pb2.SESSION_STATE_UP for one in await speakers[2].sessions()):
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
+        reply = await client.stub.ResetSessions(pb.ResetSessionsRequest(gateway=key), timeout=10)
+        assert list(reply.peers) == []
+        assert all_up(remote)()
+    finally:
+        lab.start_daemon(controller)
+    back = time.monotonic()
+    for n in (2, 4):
+        await pod_up(speakers[n])
+    sys.stdout.write(f"pods up {time.monotonic() - back:.1f} s after ovn-controller's return\n")
+    assert all_up(remote)()
+    dead = ["192.168.0.3", "fd00::3"]
+    reply = await client.stub.ResetSessions(pb.ResetSessionsRequest(gateway=key, peers=dead), timeout=10)
+    assert sorted(reply.peers) == dead
+    await wait(lambda: all(states(client)[peer][0] == bfd_pb2.SESSION_STATE_DOWN for peer in dead), 5)
+    assert all_up(remote, tuple(dead))()
+
+
+async def test_the_port_moves(lab: Lab, world: Any, speakers: Any, make: Any, wait: Any) -> None:
+    """The active chassis dies: the port moves, and traffic of healthy replicas goes on all the while."""
+    remote, client = world
+    await speak(speakers)
+    await client.commit(gateway(make))
+    await wait(all_up(remote), 20)
+    await asyncio.gather(*map(pod_up, speakers.values()))
+    await wait(lambda: set(states(client).values()) == {UP})
+    node = active_node(lab)
+    daemons = [f"ovn-controller@{node}", f"ovs-vswitchd@{node}"]
+    others = [speaker for n, speaker in speakers.items() if REPLICAS[n] != node]
+    before = len(client.events)
+    try:
+        for daemon in daemons:
+            lab.kill_daemon(daemon)
+        took = await wait(lambda: active_node(lab) not in (node, ""), 10)
+        sys.stdout.write(f"the port moved after {took:.1f} s\n")
+        for speaker in others:
+            deadline = time.monotonic() + 10
+            while any(one.state != bfd_pb2.SESSION_STATE_UP for one in await speaker.sessions()):
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.05)
+        healthy = [
+            f"{prefix}{n}" for n in REPLICAS if REPLICAS[n] != node for prefix in ("192.168.0.", "fd00::")
+        ]
+        told = [event.bfd for event in client.events[before:] if event.WhichOneof("event") == "bfd"]
+        assert not [one for one in told if one.peer in healthy and not one.serving]
+    finally:
+        for daemon in reversed(daemons):
+            lab.start_daemon(daemon)
+    await wait(all_up(remote), 40)

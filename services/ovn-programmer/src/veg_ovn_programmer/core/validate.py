@@ -48,11 +48,10 @@ def _gateway(gateway: Gateway) -> Gateway:
     _name("key.namespace", gateway.namespace)
     _name("key.name", gateway.name)
     _name("vpc", gateway.vpc)
-    if gateway.bfd is not None:
-        _bfd(gateway.bfd)
+    bfd = _bfd(gateway.bfd) if gateway.bfd is not None else None
     _once("families", [family.family for family in gateway.families])
     families = sorted((_family(family) for family in gateway.families), key=lambda one: one.family)
-    return replace(gateway, families=tuple(families))
+    return replace(gateway, families=tuple(families), bfd=bfd)
 
 
 def _family(family: GatewayFamily) -> GatewayFamily:
@@ -74,7 +73,7 @@ def _vpc(vpc: Vpc) -> Vpc:
     return vpc if vpc.bfd_port is None else replace(vpc, bfd_port=_bfd_port(vpc.bfd_port))
 
 
-def _bfd(bfd: Bfd) -> None:
+def _bfd(bfd: Bfd) -> Bfd:
     _name("bfd.logical_port", bfd.logical_port)
     for field, value in (("min_rx_ms", bfd.min_rx_ms), ("min_tx_ms", bfd.min_tx_ms)):
         if not 1 <= value <= MAX_INTERVAL_MS:
@@ -83,6 +82,8 @@ def _bfd(bfd: Bfd) -> None:
         raise RefusedError(
             "InvalidTimers", f"bfd.timers.multiplier: {bfd.multiplier} is not 1..{MAX_MULTIPLIER}"
         )
+    silent = dict.fromkeys(str(_address("bfd.silent", text, None)) for text in bfd.silent)
+    return replace(bfd, silent=tuple(silent))
 
 
 def _bfd_port(port: BfdPort) -> BfdPort:
