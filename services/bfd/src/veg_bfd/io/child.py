@@ -18,6 +18,8 @@ from veg_bfd.config import Settings
 
 _CHUNK = 65536
 _RESTART_US = 500_000
+_SHORT_LIFE_US = 10_000_000
+_MAX_PAUSE_US = 8_000_000
 _SILENCE_US = 60_000_000  # it says something every second, once it has started
 
 
@@ -29,7 +31,8 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._partial = b""
         self._out = bytearray()
-        self._start_at = 0
+        self._start_at = self._started_at = 0
+        self._pause_us = _RESTART_US
         self._silent_since = 0
         self.socket: socket.socket | None = None
         self.lines: deque[bytes] = deque()
@@ -39,7 +42,10 @@ class Child:
         """Start it when it is not there and it is time to. True when a new one has been started."""
         if self.socket is not None or self._process is not None or now < self._start_at:
             return False
-        self._start_at = now + _RESTART_US
+        # One that ends again and again must not eat a processor.
+        quick = self.starts > 1 and now - self._started_at < _SHORT_LIFE_US
+        self._pause_us = min(2 * self._pause_us, _MAX_PAUSE_US) if quick else _RESTART_US
+        self._started_at, self._start_at = now, now + self._pause_us
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         ours.setblocking(False)
         settings = {
