@@ -25,6 +25,7 @@ _BATCH = 256  # packets read from a socket before timers are looked at
 _FLOOD = 16384  # more than a receive buffer holds: what is behind them came after the detection time's end
 _STALL_US = 10_000
 _TELL_STALL_US = 10_000_000
+_OWN_WORK_US = 50_000
 _GRACE_US = 10_000
 _GRACE_SESSION_US = 50  # every session of a peer that was paused too sends at the same moment
 _GRACE_MAX_US = 100_000
@@ -122,10 +123,22 @@ class PacketLoop:
         work, sleep = before - self._awake_at, now - before - int(timeout * 1_000_000)
         if work > _STALL_US or sleep > _STALL_US:
             if now >= self._grace_until + _GRACE_SPACING_US:
-                paused = _GRACE_SESSION_US * len(self._engine.sessions()) if sleep > _STALL_US else 0
-                self._grace_until = now + min(_GRACE_US + paused, _GRACE_MAX_US)
+                self._grace_until = now + self._grace(work, sleep)
             self._link.stats.stalls += 1
             self._worst_stall = max(self._worst_stall, work, sleep)
+
+    def _grace(self, work: int, sleep: int) -> int:
+        """How long after a stall silence is not believed, µs.
+
+        The processors of a paused machine come back one after the other, over a part of the pause's length. Work of up
+        to 50 ms is the loop's own (many sessions that end at once), and no reason to wait longer than necessary.
+        """
+        pause = max(sleep, work if work > _OWN_WORK_US else 0)
+        if pause <= _STALL_US:
+            return _GRACE_US
+        return min(
+            max(_GRACE_US + _GRACE_SESSION_US * len(self._engine.sessions()), pause // 2), _GRACE_MAX_US
+        )
 
     # Time ---------------------------------------------------------------------------------------------------
 
