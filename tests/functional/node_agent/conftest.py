@@ -259,7 +259,7 @@ class Lab:
             )
         if wait:
             started = time.time()
-            eventually(lambda: self.healthy_since() >= started - 0.01, 15, self.log)
+            eventually(lambda: self.healthy_since() >= started - 0.01, 60, self.log)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """End the agent; its exit code."""
