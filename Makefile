@@ -17,7 +17,7 @@ check: setup ## the fast loop: format, lint, types, import rules, contracts, uni
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 	@$(MAKE) --no-print-directory proto-check
-	@$(BIN)/pytest -q tests/unit
+	@$(BIN)/pytest -q -n 2 tests/unit
 
 test: check ## every test: unit, functional (real ovsdb, real namespaces), topology (the sandbox)
 	@$(BIN)/pytest tests/functional tests/topology
