@@ -374,3 +374,34 @@ async def test_the_port_moves(lab: Lab, world: Any, speakers: Any, make: Any, wa
         for daemon in reversed(daemons):
             lab.start_daemon(daemon)
     await wait(all_up(remote), 40)
+
+
+async def test_the_ports_address_changes(world: Any, speakers: Any, make: Any, wait: Any) -> None:
+    """ovn-controller keeps a session's source address for as long as it knows the session: it is made to forget it."""
+    remote, client = world
+    await speak({2: speakers[2]})
+    intent = gateway(make)
+    del intent.gateway.families[1]
+    intent.gateway.families[0].nexthops[:] = V4[:1]
+    await client.commit(intent)
+    await wait(all_up(remote), 20)
+    await pod_up_of(speakers[2], {"192.168.0.2": BFD[0]})
+    vpc = make.vpc("vpc1", generation=2)
+    vpc.vpc.bfd_port.addresses.extend(["10.255.255.1", BFD[1]])
+    vpc.vpc.bfd_port.nodes.extend(NODES)
+    await client.commit(vpc)
+    started = time.monotonic()
+    await pod_up_of(speakers[2], {"192.168.0.2": "10.255.255.1"})
+    took = time.monotonic() - started
+    sys.stdout.write(f"up with the new address after {took:.1f} s\n")
+    assert took < 10
+    await wait(all_up(remote), 20)
+
+
+async def pod_up_of(one: Speaker, peers: dict[str, str]) -> None:
+    """Set a pod's only sessions and wait until they are up."""
+    await one.start(peers)
+    deadline = time.monotonic() + 40
+    while not all(session.state == bfd_pb2.SESSION_STATE_UP for session in await one.sessions()):
+        assert time.monotonic() < deadline, await one.sessions()
+        await asyncio.sleep(0.1)

@@ -235,13 +235,16 @@ def test_an_old_schema_has_no_bfd_sessions() -> None:
 
 @pytest.mark.parametrize("variant", Variant)
 def test_nothing_refers_to_a_held_session(variant: Variant) -> None:
-    """The row stays, and no route or policy names the replica; of a nudged session only the row differs."""
+    """No route or policy names the replica, and its row stays or is away; of a nudged session only the row differs."""
     up = dict.fromkeys((*BOTH, "10.16.0.12", "10.16.0.13"), "up")
     held = Scene(held=frozenset({(THIRD.key, BOTH[0]), (IN_DEFAULT.key, "10.16.0.12")}))
     assert lines(THIRD, view(variant, up, scene=held)) == [*THIRD_ROWS, *routes(BOTH[1])]
     text = "\n".join(lines(IN_DEFAULT, view(variant, up, scene=held))[2:])
     assert "10.16.0.12" not in text
     assert "10.16.0.13" in text
+    gone = frozenset({(THIRD.key, BOTH[0])})
+    away = Scene(held=gone, away=gone)
+    assert lines(THIRD, view(variant, up, scene=away)) == [THIRD_ROWS[1], *routes(BOTH[1])]
     nudged = Scene(nudged=frozenset({(THIRD.key, BOTH[0])}))
     assert lines(THIRD, view(variant, up, scene=nudged)) == [
         THIRD_ROWS[0].replace("min_rx=1000", "min_rx=1001"),

@@ -210,3 +210,17 @@ def test_repairs_get_slower() -> None:
     assert delays[:6] == [0, 0, 0, 0.25, 0.5, 1]
     assert delays[-1] == 30
     assert pace.delay(key, now + 61) == 0
+
+
+def test_who_must_be_forgotten() -> None:
+    """The gateways with sessions of a port whose address changes, and nobody else."""
+    book = Book()
+    port = BfdPort(("10.255.255.255",), ("a",))
+    book.put(Vpc("v", bfd_port=port), 1)
+    for name, vpc, bfd in (("g", "v", True), ("h", "v", False), ("i", "w", True)):
+        book.put(gateway(name, vpc, bfd=bfd), 1)
+    assert book.readdressed(Vpc("v", bfd_port=BfdPort(port.addresses, ("b",)))) == []
+    assert book.readdressed(Vpc("v")) == []
+    assert book.readdressed(Vpc("w", bfd_port=port)) == []
+    moved = BfdPort(("10.255.255.1",), ("a",))
+    assert book.readdressed(Vpc("v", bfd_port=moved)) == [Key(Kind.GATEWAY, "default/g")]

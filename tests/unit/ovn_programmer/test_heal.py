@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from veg_ovn_programmer.core.heal import AT_ONCE, CALM_S, HOLD_S, NUDGES_S, PATIENCE_S, Healer
+from veg_ovn_programmer.core.heal import AT_ONCE, AWAY_S, CALM_S, HOLD_S, NUDGES_S, PATIENCE_S, Healer
 from veg_ovn_programmer.core.intents import Key, Kind
 
 KEY = Key(Kind.GATEWAY, "default/g")
@@ -21,11 +21,16 @@ def play(
         held = set(healer.held)
         assert healer.due(now) == {KEY}
         seen += [f"{now:.1f} nudge {peer}" for _, peer in sorted(healer.nudged)]
-        seen += [f"{now:.1f} hold {peer}" for _, peer in sorted(set(healer.held) - held)]
+        for session in sorted(set(healer.held) - held):
+            seen.append(f"{now:.1f} {'away' if session in healer.away else 'hold'} {session[1]}")
         seen += [f"{now:.1f} let go {peer}" for _, peer in sorted(held - set(healer.held))]
         for _ in range(3):
             told = {
-                peer: "admin_down" if (KEY, peer) in healer.held and obeys else text
+                peer: ""
+                if (KEY, peer) in healer.away
+                else "admin_down"
+                if (KEY, peer) in healer.held and obeys
+                else text
                 for peer, text in status.items()
             }
             if not healer.observe(KEY, told, now):
@@ -35,7 +40,7 @@ def play(
 
 
 def test_a_session_that_never_comes() -> None:
-    """Two nudges, then a fresh start after 5 s, 10 s, 20 s and then every minute."""
+    """Two nudges, then a fresh start after 5 s; after 10 s, 20 s and then every minute the row is away for a second."""
     healer = Healer()
     assert not healer.observe(KEY, {A: "up", B: "down"}, 0.0)
     seen = play(healer, 160.0, 0.0, {A: "up", B: "down"})
@@ -45,10 +50,20 @@ def test_a_session_that_never_comes() -> None:
         f"5.0 hold {B}",
         f"6.5 nudge {B}",
         f"8.5 nudge {B}",
-        f"15.0 hold {B}",
+        f"15.0 away {B}",
     ]
-    assert [line for line in seen if "hold" in line] == [
-        f"{when} hold {B}" for when in ("5.0", "15.0", "35.0", "95.0", "155.0")
+    assert [line for line in seen if "nudge" not in line][1:] == [
+        f"{when} {B}"
+        for when in (
+            "15.0 away",
+            "16.0 let go",
+            "36.0 away",
+            "37.0 let go",
+            "97.0 away",
+            "98.0 let go",
+            "158.0 away",
+            "159.0 let go",
+        )
     ]
 
 
@@ -60,7 +75,10 @@ def test_up_ends_it() -> None:
     assert not healer.observe(KEY, {A: "up"}, 7.0)
     assert healer.next() is None
     healer.observe(KEY, {A: "down"}, 8.0)
-    assert [line for line in play(healer, 19.0, 8.0, {A: "down"}) if "hold" in line] == [f"18.0 hold {A}"]
+    assert [line for line in play(healer, 19.0, 8.0, {A: "down"}) if "nudge" not in line] == [
+        f"18.0 away {A}",
+        f"19.0 let go {A}",
+    ]
     healer.observe(KEY, {A: "up"}, 20.0)
     healer.observe(KEY, {A: "down"}, 20.0 + CALM_S)
     assert healer.next() == 20.0 + CALM_S + NUDGES_S[0]
@@ -76,6 +94,20 @@ def test_an_ovn_that_does_not_answer() -> None:
     assert healer.held
     assert play(healer, 1.0 + HOLD_S, 1.0, {A: "up"}, obeys=False) == [f"{1.0 + HOLD_S:.1f} let go {A}"]
     assert healer.next() is None
+
+
+def test_ovn_forgets() -> None:
+    """Rows are away for a second and then return, whatever they said."""
+    healer = Healer()
+    healer.observe(KEY, {A: "up", B: "up"}, 0.0)
+    healer.forget(KEY, 1.0)
+    assert set(healer.held) == healer.away == {(KEY, A), (KEY, B)}
+    assert not healer.observe(KEY, {A: "", B: "admin_down"}, 1.1)
+    assert healer.due(1.0 + AWAY_S) == {KEY}
+    assert not healer.held
+    assert not healer.away
+    healer.forget(Key(Kind.GATEWAY, "default/unknown"), 3.0)
+    assert not healer.held
 
 
 def test_a_reset_ends_with_ovns_answer() -> None:

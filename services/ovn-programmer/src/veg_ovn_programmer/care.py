@@ -33,7 +33,14 @@ class Care:
 
     def scene(self, book: Book) -> Scene:
         """What rows depend on beside the intents themselves."""
-        return Scene(book.vpcs, book.prefixes, frozenset(self._healer.held), frozenset(self._healer.nudged))
+        healer = self._healer
+        return Scene(
+            vpcs=book.vpcs,
+            prefixes=book.prefixes,
+            held=frozenset(healer.held),
+            away=frozenset(healer.away),
+            nudged=frozenset(healer.nudged),
+        )
 
     def sessions(self) -> list[Session]:
         """OVN's view of every session."""
@@ -66,6 +73,14 @@ class Care:
         metrics.RESETS.labels("asked").inc(len(reset))
         self._later()
         return reset
+
+    def forget(self, keys: Iterable[Key]) -> None:
+        """Have OVN forget the sessions of gateways whose BFD port has another address now: it would keep the old one."""
+        look = list(keys)
+        for key in look:
+            self._healer.forget(key, self._loop.time())
+        self._ask(look)
+        self._later()
 
     def stop(self) -> None:
         """No more help."""

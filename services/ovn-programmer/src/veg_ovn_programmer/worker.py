@@ -21,7 +21,7 @@ from veg_ovn_programmer.care import Care
 from veg_ovn_programmer.core import rows
 from veg_ovn_programmer.core.book import RANKS, Book, Job, Outcome, State
 from veg_ovn_programmer.core.diff import Op
-from veg_ovn_programmer.core.intents import Gateway, Intent, Key, Kind
+from veg_ovn_programmer.core.intents import Gateway, Intent, Key, Kind, Vpc
 from veg_ovn_programmer.core.pace import Pace
 from veg_ovn_programmer.core.validate import check
 from veg_ovn_programmer.core.view import Scene, Variant
@@ -118,7 +118,10 @@ class Worker:
                     answers[place] = current
                 continue
             try:
-                look |= self.book.put(check(intent, managed=self.database.managed), generation)
+                good = check(intent, managed=self.database.managed)
+                if isinstance(good, Vpc):
+                    self.care.forget(self.book.readdressed(good))
+                look |= self.book.put(good, generation)
                 self._pace.forget(intent.key)
             except RefusedError as error:
                 answers[place] = self._refuse(intent.key, generation, error)

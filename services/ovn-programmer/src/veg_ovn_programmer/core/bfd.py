@@ -10,7 +10,7 @@ Facts of OVN that shape them (its source, and tried on 25.03):
 * A route with a row is used while its row's status is not `down`; a policy too, but only where OVN honours
   `bfd_sessions` (variant K): elsewhere the nexthop is taken out here.
 * OVN knows a session by port and peer: a new row in the place of the old one changes nothing. What starts a session
-  afresh is a moment without a reference.
+  afresh is a moment without a reference, or a moment without the row.
 """
 
 from __future__ import annotations
@@ -87,6 +87,8 @@ def session_rows(gateway: Gateway, family: GatewayFamily, view: View) -> list[Ro
         return []
     wanted = []
     for peer in speaking(gateway, family.nexthops):
+        if (gateway.key, peer) in view.scene.away:
+            continue
         columns: dict[str, Value] = {
             "logical_port": bfd.logical_port,
             "dst_ip": peer,

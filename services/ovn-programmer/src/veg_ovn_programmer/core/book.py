@@ -10,6 +10,7 @@ import enum
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from veg_ovn_programmer.core.bfd import port_name
 from veg_ovn_programmer.core.desired import needs_default_route
 from veg_ovn_programmer.core.intents import DefaultRoute, Gateway, Intent, Key, Kind, Subnet, Vpc
 
@@ -116,6 +117,21 @@ class Book:
         old, entry.intent = entry.intent, intent
         entry.removed = entry.refused = False
         return {intent.key} | self._relate(old, intent)
+
+    def readdressed(self, vpc: Vpc) -> list[Key]:
+        """The gateways with sessions of a VPC's BFD port, if the port has other addresses in this intent than now."""
+        now = self.vpcs.get(vpc.name)
+        if now is None or now.bfd_port is None or vpc.bfd_port is None:
+            return []
+        if now.bfd_port.addresses == vpc.bfd_port.addresses:
+            return []
+        port = port_name(vpc.name)
+        intents = (entry.intent for entry in self.entries.values())
+        return [
+            one.key
+            for one in intents
+            if isinstance(one, Gateway) and one.bfd and one.bfd.logical_port == port
+        ]
 
     def refuse(self, outcome: Outcome) -> bool:
         """Keep a refusal: the last good intent stays in force, and the key belongs to the picture.

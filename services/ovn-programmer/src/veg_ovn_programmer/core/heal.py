@@ -5,7 +5,9 @@ a new row, it may hold a dead discriminator for ever, and it may leave `up` in a
 help, both by the rows alone:
 
 * A nudge: a row that differs a little for a moment. ovn-controller wakes, looks at its sessions and writes what it knows.
-* A fresh start: nothing refers to the row until OVN has said `admin_down`; ovn-controller forgets the peer.
+* A fresh start: nothing refers to the row until OVN has said `admin_down`; ovn-controller forgets the peer. When that
+  did not help, the row itself is away for a second: ovn-controller forgets everything, also an address of ours that is
+  another one by now.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ PATIENCE_S = (5.0, 10.0, 20.0, 60.0)
 CALM_S = 30.0
 # The longest time without a reference, should OVN not answer.
 HOLD_S = 2.0
+# How long a row is away, from the second fresh start on.
+AWAY_S = 1.0
 
 # Gateways in one round.
 AT_ONCE = 10
@@ -46,6 +50,8 @@ class Healer:
     def __init__(self) -> None:
         self.held: dict[SessionKey, float] = {}
         """Sessions that nothing may refer to, since when."""
+        self.away: set[SessionKey] = set()
+        """Those of them whose row shall not be there."""
         self.nudged: set[SessionKey] = set()
         """Sessions whose row shall differ."""
         self._known: dict[Key, set[str]] = {}
@@ -71,14 +77,20 @@ class Healer:
             self._hold((key, peer), now)
         return chosen
 
+    def forget(self, key: Key, now: float) -> None:
+        """Have OVN forget all that it knows of a gateway's sessions: their rows are away for a moment."""
+        for peer in self._known.get(key, ()):
+            self._hold((key, peer), now)
+            self.away.add((key, peer))
+
     def due(self, now: float) -> set[Key]:
         """Help those whose time has come; returns the gateways to look at.
 
         AT_ONCE of them at most: OVN's word on a session that serves must not wait behind those that do not.
         """
         look: set[Key] = set()
-        for session, since in list(self.held.items()):
-            if now >= since + HOLD_S:
+        for session in list(self.held):
+            if now >= self._end(session):
                 self._release(session, now)
                 look.add(session[0])
         for session, patient in list(self._ill.items()):
@@ -96,7 +108,7 @@ class Healer:
 
     def next(self) -> float | None:
         """When `due` has something to do; None: not by itself."""
-        times = [since + HOLD_S for since in self.held.values()]
+        times = [self._end(session) for session in self.held]
         times += [self._next(patient) for session, patient in self._ill.items() if session not in self.held]
         return min(times, default=None)
 
@@ -104,7 +116,7 @@ class Healer:
         again = session in self.nudged
         self.nudged.discard(session)
         if session in self.held:
-            if status in {ADMIN_DOWN, ""}:
+            if session not in self.away and status in {ADMIN_DOWN, ""}:
                 self._release(session, now)
                 return True
             return again
@@ -123,17 +135,24 @@ class Healer:
         self._well.pop(session, None)
         self.nudged.discard(session)
         self.held[session] = now
+        if patient.attempts > 1:
+            self.away.add(session)
 
     def _release(self, session: SessionKey, now: float) -> None:
         del self.held[session]
+        self.away.discard(session)
         patient = self._ill.setdefault(session, _Patient(now))
         patient.since, patient.nudges = now, 0
 
     def _drop(self, session: SessionKey) -> None:
         self.held.pop(session, None)
+        self.away.discard(session)
         self.nudged.discard(session)
         self._ill.pop(session, None)
         self._well.pop(session, None)
+
+    def _end(self, session: SessionKey) -> float:
+        return self.held[session] + (AWAY_S if session in self.away else HOLD_S)
 
     @staticmethod
     def _next(patient: _Patient) -> float:

@@ -28,6 +28,8 @@ class Scene:
     """The prefixes of each VPC's subnets."""
     held: frozenset[tuple[Key, str]] = frozenset()
     """Sessions (gateway, peer) that nothing may refer to for now, so that OVN starts them afresh."""
+    away: frozenset[tuple[Key, str]] = frozenset()
+    """Those of them whose row shall not be there at all."""
     nudged: frozenset[tuple[Key, str]] = frozenset()
     """Sessions whose row shall differ a little for now, so that OVN looks at it."""
 
