@@ -152,7 +152,7 @@ def test_a_change_of_the_configuration_brings_no_dead_one_back(pair: Pair) -> No
     eventually(lambda: UP not in {pair.states()[a] for a in (dying.v4, dying.v6)}, 5, pair.explain)
     events: list[tuple[float, str, int]] = []
     with watching(pair.speaker, lambda *event: events.append(event)):
-        for count in (3, 300, 1):
+        for count in (3, 60, 1):
             sources = [(f"10.{20 + n // 250}.{n % 250}.0/24", True) for n in range(count)]
             families = (v4(*sources, vpc=("10.16.0.0/16", f"{PEER_V4}/32")), pair.config()["families"][1])
             for replica in pair.replicas:
@@ -162,7 +162,7 @@ def test_a_change_of_the_configuration_brings_no_dead_one_back(pair: Pair) -> No
                     lambda r=replica, n=count: (  # type: ignore[misc]
                         r.pod("iptables-legacy", "-t", "nat", "-S").count("MASQUERADE") == n
                     ),
-                    10,
+                    30,
                     pair.explain,
                 )
     assert not [event for event in events if event[1] in {dying.v4, dying.v6} and event[2] == UP], (

@@ -25,7 +25,7 @@ from veg_node_agent.io.files import Flag
 from veg_node_agent.io.uplink import UplinkMonitor, UplinkView
 
 _POLL = 0.05  # s between two looks at the counters
-_SYNC_GRACE = 5.0  # s
+_SYNC_GRACE = 30.0  # s; a thousand new sources take a while
 _TELL = 1.0  # s: the speaker should have confirmed by then
 
 
