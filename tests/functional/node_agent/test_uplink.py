@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from veg.bfd.v1 import bfd_pb2
 
-from tests.functional.node_agent.conftest import eventually, v4
+from tests.functional.node_agent.conftest import eventually, v4, v6
 from tests.functional.node_agent.pair import (
     ADMIN_DOWN,
     OUTSIDE_V4,
@@ -276,16 +276,26 @@ def test_the_idle_probe_costs_little(pair: Pair) -> None:
     assert share < 0.05
 
 
-def test_ipv4_alone(pair: Pair) -> None:
-    """A gateway of one family withdraws and comes back like one of two."""
-    pair.listen(peers=[replica.v4 for replica in pair.replicas])
+@pytest.mark.parametrize("six", [False, True], ids=["ipv4", "ipv6"])
+def test_one_family_alone(pair: Pair, six: bool) -> None:
+    """A gateway of one family, whose replicas know each other by addresses of that family, withdraws and comes back
+    like one of two.
+    """
+    family = (
+        v6(vpc=("fd00:10:16::/112", f"{PEER_V6}/128")) if six else v4(vpc=("10.16.0.0/16", f"{PEER_V4}/32"))
+    )
+    own = [replica.v6 if six else replica.v4 for replica in pair.replicas]
+    config = pair.config(family)
+    config["uplink"]["replicas"] = own
+    pair.listen(peers=own)
     for replica in pair.replicas:
-        replica.configure(pair.config(v4(vpc=("10.16.0.0/16", f"{PEER_V4}/32"))))
+        replica.configure(config)
         replica.start()
-    pair.up(*(replica.v4 for replica in pair.replicas))
+    pair.up(*own)
     dying = pair.replicas[1]
     eventually((dying.run_dir / "gateways-seen.json").exists, 3, pair.explain)
     dying.cut("silent")
-    eventually(lambda: pair.states()[dying.v4] != UP, 3, pair.explain)
+    eventually(lambda: pair.states()[own[1]] != UP, 5, pair.explain)
+    assert pair.states()[own[0]] == UP
     dying.mend()
-    pair.up(*(replica.v4 for replica in pair.replicas))
+    pair.up(*own)
