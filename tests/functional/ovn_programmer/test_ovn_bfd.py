@@ -302,6 +302,28 @@ async def test_speakers_that_start_late(world: Any, speakers: Any, make: Any, wa
     assert took < 8
 
 
+async def test_admin_down(world: Any, speakers: Any, make: Any, wait: Any) -> None:
+    """A replica that says AdminDown is out when OVN has written it down (within its batch time of 5 s), and in both
+    families at the same time: the first to be written has OVN look at the rest.
+    """
+    remote, client = world
+    await speak(speakers)
+    await client.commit(gateway(make))
+    await wait(all_up(remote), 20)
+    await wait(lambda: set(states(client).values()) == {UP})
+    await asyncio.gather(*map(pod_up, speakers.values()))
+    async with speakers[2].stub() as stub:
+        await stub.SetAdminDown(bfd_pb2.SetAdminDownRequest(down=True, reason="test"), timeout=10)
+    dead = ("192.168.0.2", "fd00::2")
+    first = await wait(lambda: any(states(client)[peer][1] is False for peer in dead), 8)
+    second = await wait(lambda: all(states(client)[peer][1] is False for peer in dead), 8)
+    sys.stdout.write(f"out after {first * 1e3:.0f} ms, both {second * 1e3:.0f} ms later\n")
+    assert second < 1
+    async with speakers[2].stub() as stub:
+        await stub.SetAdminDown(bfd_pb2.SetAdminDownRequest(down=False), timeout=10)
+    await wait(all_up(remote), 20)
+
+
 def active_node(lab: Lab) -> str:
     """Where the BFD port is now."""
     binding = lab.sbctl("--bare", "--columns=chassis", "find", "port_binding", "logical_port=cr-bfd@vpc1")

@@ -40,14 +40,16 @@ def play(
 
 
 def test_a_session_that_never_comes() -> None:
-    """Two nudges, then a fresh start after 5 s; after 10 s, 20 s and then every minute the row is away for a second."""
+    """Some nudges, then a fresh start after 5 s; after 10 s, 20 s and then every minute the row is away for a second."""
     healer = Healer()
     assert not healer.observe(KEY, {A: "up", B: "down"}, 0.0)
     seen = play(healer, 160.0, 0.0, {A: "up", B: "down"})
-    assert seen[:6] == [
+    assert seen[:8] == [
+        f"0.1 nudge {B}",
         f"1.5 nudge {B}",
         f"3.5 nudge {B}",
         f"5.0 hold {B}",
+        f"5.1 nudge {B}",
         f"6.5 nudge {B}",
         f"8.5 nudge {B}",
         f"15.0 away {B}",
@@ -143,8 +145,8 @@ def test_not_all_at_once() -> None:
         healer.observe(key, {A: "down"}, 0.0)
     helped: set[Key] = set()
     rounds = 0
-    while (healer.next() or 9.0) <= 2.0:
-        some = healer.due(2.0)
+    while (healer.next() or 9.0) <= 1.0:
+        some = healer.due(1.0)
         assert len(some) <= AT_ONCE
         helped |= some
         rounds += 1

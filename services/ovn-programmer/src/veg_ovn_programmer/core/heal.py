@@ -19,7 +19,9 @@ from veg_ovn_programmer.core.bfd import ADMIN_DOWN, UP
 from veg_ovn_programmer.core.intents import Key
 
 # Seconds since a session is not up. A fresh start comes after those of PATIENCE_S, the longer the more there were.
-NUDGES_S = (1.5, 3.5)
+# The first nudge is for the others: of several sessions that end together OVN may write down one at once, and the rest
+# seconds later.
+NUDGES_S = (0.1, 1.5, 3.5)
 PATIENCE_S = (5.0, 10.0, 20.0, 60.0)
 # A session that was up for so long starts with the first patience again.
 CALM_S = 30.0
