@@ -27,6 +27,8 @@ class FlowLog:
     first: int = 0
     sent: list[float] = field(default_factory=list)
     answers: dict[int, Answer] = field(default_factory=dict)
+    last: Answer | None = None
+    """The latest by its time."""
 
     def sending(self, now: float) -> int:
         """A packet leaves; returns its number."""
@@ -35,7 +37,10 @@ class FlowLog:
 
     def answered(self, answer: Answer) -> None:
         """An answer came; the first one of a number counts."""
-        self.answers.setdefault(answer.number, answer)
+        if self.answers.setdefault(answer.number, answer) is answer and (
+            self.last is None or answer.at > self.last.at
+        ):
+            self.last = answer
 
     def forget(self, before: float) -> None:
         """Drop what was sent before a moment."""
@@ -49,10 +54,9 @@ class FlowLog:
 
     def peek(self, now: float) -> dict[str, Any]:
         """`silent_ms` since the last answer, and the `source` of that; null without any."""
-        last = max(self.answers.values(), key=lambda answer: answer.at, default=None)
-        if last is None:
+        if self.last is None:
             return {"silent_ms": None, "source": None}
-        return {"silent_ms": round((now - last.at) * 1000, 1), "source": last.source}
+        return {"silent_ms": round((now - self.last.at) * 1000, 1), "source": self.last.source}
 
     def report(self, begin: float, end: float) -> dict[str, Any]:
         """What happened between two moments.
