@@ -203,7 +203,7 @@ ANY = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(ANY, max_size=4), ANY)
 def test_the_end_depends_only_on_the_last_configuration(before: list[Config], last: Config) -> None:
     """Any order and repetition of configurations ends in the state of the last one alone."""
@@ -218,7 +218,7 @@ def test_the_end_depends_only_on_the_last_configuration(before: list[Config], la
     assert travelled.plan(last).in_sync
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(ANY, min_size=1, max_size=3))
 def test_foreign_objects_are_never_touched(configs: list[Config]) -> None:
     """Routes without our mark and rules of another shape stay where they are, in their order."""
@@ -256,7 +256,7 @@ def opened(kernel: ModelKernel, address: str) -> bool:
 PROBES = ["10.16.1.7", "10.16.1.8", "10.16.0.5", "10.17.0.1", "10.99.0.1", "192.168.0.1", "8.8.8.8"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(families(Family.V4), families(Family.V4))
 def test_every_step_is_safe(old: FamilyConfig, new: FamilyConfig) -> None:
     """At no step of a change is a stranger let through, a continuing source shut out, or an address let out with
@@ -293,7 +293,7 @@ def test_the_first_steps_never_leave_it_open() -> None:
     assert opened(kernel, "10.16.0.9")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(families(Family.V4), st.data())
 def test_drift_is_repaired(entry: FamilyConfig, data: st.DataObject) -> None:
     """Whatever of ours is removed, doubled or moved comes back; what is right already needs no operation."""

@@ -103,7 +103,7 @@ def settle(wish: Wish, told: Told, speaker: ModelSpeaker) -> Told:
     raise AssertionError("it never stops talking")
 
 
-@settings(max_examples=300)
+@settings(max_examples=120)
 @given(EVENTS, WISHES)
 def test_the_speaker_ends_as_it_is_wished(events: list[Wish | str], last: Wish) -> None:
     """After any history of wishes, restarts and broken connections, also one on which a call was carried out and not
@@ -129,6 +129,7 @@ def test_the_speaker_ends_as_it_is_wished(events: list[Wish | str], last: Wish) 
     assert not speaker.all_held
 
 
+@settings(max_examples=60)
 @given(EVENTS, WISHES)
 def test_draining_comes_first_and_stays(events: list[Wish | str], last: Wish) -> None:
     """The first thing said after the decision to leave takes everything down; nothing later lets anything up."""
