@@ -97,12 +97,17 @@ async def k_client(nb: Any, start: Any) -> AsyncIterator[Any]:
 
 
 async def test_third_example(nb: Any, client: Any, make: Any, wait: Any) -> None:
-    """The specification's rows, as the tools print them."""
-    await client.commit(
+    """The specification's rows, as the plan tells and as the tools print them."""
+    intents = [
         vpc(make, "vpc1", ["kube-ovn-worker", "kube-ovn-worker2"]),
         make.subnet("subnet1", "vpc1", LOCAL, ["192.168.0.1"]),
         gateway(make),
-    )
+    ]
+    plan = await client.plan(*intents)
+    for line in ("1 HA_Chassis_Group bfd@vpc1", "1 HA_Chassis kube-ovn-worker2", "1 BFD 192.168.0.2"):
+        assert line in plan
+    assert sum(await client.commit(*intents)) == len(plan)
+    assert await client.plan(*intents) == []
     assert policies(nb) == CLOSED
     say(nb, _2="up", _3="up")
     await wait(lambda: policies(nb) == [])
