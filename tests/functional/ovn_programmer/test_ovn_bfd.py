@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import sys
 import time
@@ -78,6 +79,7 @@ def lab() -> Iterator[Lab]:
         yield one
     finally:
         one.down()
+        shutil.rmtree(BASE, ignore_errors=True)
 
 
 @dataclass
