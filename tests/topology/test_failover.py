@@ -13,6 +13,8 @@ from tests.topology.test_faults import normal
 
 # 300 ms of detection; the rest is for machines with other things to do.
 OUTAGE_MS = 1500
+# ovn-controller writes down what a peer's packet tells (AdminDown) when its loop happens to wake, up to 5 s later.
+WITHDRAWN_MS = 8000
 
 
 def failover(lab: Lab, *args: str) -> dict[str, Any]:
@@ -52,6 +54,6 @@ def test_a_drained_pod_loses_nothing(lab: Lab, dual: Lab, family: str) -> None:
 def test_other_faults(lab: Lab, fault: str) -> None:
     """Links and processes: traffic comes back by itself, and the agent's death alone costs nothing."""
     result = failover(lab, "--fault", fault, "--runs", "2")
-    assert result["dying"]["max_ms"] < OUTAGE_MS * 2
+    assert result["dying"]["max_ms"] < (WITHDRAWN_MS if fault == "cut-uplink" else OUTAGE_MS)
     if fault == "kill-node-agent":
         assert (result["dying"]["lost"], result["surviving"]["lost"]) == (0, 0)
