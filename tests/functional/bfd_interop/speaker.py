@@ -106,11 +106,17 @@ class Speaker:
         return self._process.pid
 
     def kill(self) -> None:
-        """kill -9 of the packet loop; its gRPC child has to end by itself."""
+        """kill -9 of the packet loop; its gRPC child has to end by itself, and is not taken for its successor."""
         assert self._process is not None, "veg-bfd does not run"
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         self._process.kill()
         self._process.wait(timeout=10)
         self._process = None
+        deadline = time.monotonic() + 10
+        while any(Path("/proc", child, "exe").exists() for child in children):
+            assert time.monotonic() < deadline, f"still there: {children}"
+            time.sleep(0.01)
 
     def terminate(self) -> None:
         """SIGTERM, and no waiting."""
