@@ -53,7 +53,7 @@ def test_a_stopped_pod_ends_in_peace(lab: Lab, pod: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["path", "carrier"])
-def test_an_uplink_is_cut_for_one_pod_alone(lab: Lab, pod: str, how: str) -> None:
+def test_what_is_not_there_can_not_be_cut(lab: Lab, pod: str, how: str) -> None:
     """A pod without net1 can not lose it: said in one line, and nothing is remembered as broken."""
     done = lab.run("fault", "cut-uplink", pod, "--how", how)
     assert done.returncode == 1

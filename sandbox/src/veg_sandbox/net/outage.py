@@ -74,10 +74,11 @@ class Outage:
         fine) or its link (`carrier`). Raises LabError.
         """
         self._need(pod_id)
+        node = self._node_of(pod_id, ifname)
         if how == PATH:
             self._drop_all(pod_id, ifname)
         elif ifname == "eth0":
-            ip(self._node_of(pod_id, ifname).netns, [f"link set dev {port_name(pod_id)} down"])
+            ip(node.netns, [f"link set dev {port_name(pod_id)} down"])
         else:
             # A macvlan shares its lower device's carrier; protodown takes it from this one alone.
             ip(self.layout.pod_netns(pod_id), [f"link set dev {ifname} protodown on"])
