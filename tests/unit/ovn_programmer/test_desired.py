@@ -44,6 +44,14 @@ GOLDEN: dict[str, tuple[Intent, list[str]]] = {
             "LSP s name=s-vpc1 type=router addresses=router options=router-port=vpc1-s",
         ],
     ),
+    "a subnet named as its VPC": (
+        Subnet("vpc1", "vpc1", ("192.168.0.0/24",), ("192.168.0.1",)),
+        [
+            "LS None name=vpc1",
+            f"LRP vpc1 name=vpc1-vpc1 mac={stable_mac('vpc1-vpc1')} networks=192.168.0.1/24",
+            "LSP vpc1 name=vpc1-vpc1-switch type=router addresses=router options=router-port=vpc1-vpc1",
+        ],
+    ),
     "default subnet": (
         Subnet("s", "ovn-cluster", ("10.16.0.0/16",), ("10.16.0.1",)),
         [

@@ -225,7 +225,7 @@ def _subnet(subnet: Subnet, view: View) -> tuple[Row, ...]:
     )
     port: dict[str, Value] = {"name": name, "mac": parts.stable_mac(name), "networks": networks}
     plug: dict[str, Value] = {
-        "name": f"{subnet.name}-{subnet.vpc}",
+        "name": parts.switch_port_name(subnet.vpc, subnet.name),
         "type": "router",
         "addresses": frozenset({"router"}),
         "options": {"router-port": name},

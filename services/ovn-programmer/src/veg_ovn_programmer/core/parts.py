@@ -19,6 +19,11 @@ def router_port_name(vpc: str, subnet: str) -> str:
     return f"{vpc}-{subnet}"
 
 
+def switch_port_name(vpc: str, subnet: str) -> str:
+    """The switch's end of it, as Kube-OVN names it; another where both would be one: OVN joins ports by name."""
+    return f"{subnet}-{vpc}" if subnet != vpc else f"{subnet}-{vpc}-switch"
+
+
 def stable_mac(name: str) -> str:
     """A locally administered unicast MAC address that depends on nothing but the name."""
     octets = bytearray(hashlib.sha256(name.encode()).digest()[:6])
