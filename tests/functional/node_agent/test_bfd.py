@@ -134,7 +134,7 @@ def test_a_speaker_that_comes_late_or_back_is_told_at_once(pair: Pair) -> None:
         )
         ready, made = logged(replica, "ready")[-1], logged(replica, "session made")[-1]
         moments = [datetime.fromisoformat(entry["timestamp"]) for entry in (ready, made)]
-        assert (moments[1] - moments[0]).total_seconds() < 0.1, pair.explain()
+        assert (moments[1] - moments[0]).total_seconds() < 1, pair.explain()
         pair.up(replica.v4, replica.v6)
         replica.speaker.kill()
         eventually(lambda: line(replica.state(), "bfd") != "", 3, replica.state)

@@ -42,9 +42,9 @@ def serving(pair: Pair, interval: int = 100) -> None:
 
 @pytest.mark.parametrize(("how", "limit"), [("carrier", 0.4), ("silent", 0.5)])
 def test_a_dead_uplink_takes_the_sessions_down(pair: Pair, how: str, limit: float) -> None:
-    """Without carrier (of which the kernel tells at once, or up to a second later) or answers, after four probes at
-    most, the router sees both sessions AdminDown with
-    the diagnostic "path down"; the other replica stays; the pod tells why and is not ready; healing brings all back.
+    """Without carrier (of which the kernel tells at once, or up to a second later, after the probes) or answers, after
+    four probes at most, the router sees both sessions AdminDown with the diagnostic "path down"; the other replica
+    stays; the pod tells why and is not ready; healing brings all back.
     """
     serving(pair)
     dying, other = pair.replicas
@@ -55,16 +55,15 @@ def test_a_dead_uplink_takes_the_sessions_down(pair: Pair, how: str, limit: floa
         eventually(lambda: {e[1] for e in events if e[2] != UP} >= {dying.v4, dying.v6}, 5, pair.explain)
         took = max(at for at, _, state in events if state != UP) - cut
     logging.getLogger(__name__).info("%s: sessions down after %.0f ms", how, took * 1000)
-    assert took < limit + 0.3  # the machine is shared
+    assert took < limit + 1.1  # the machine is shared
     session = pair.speaker.sessions()[dying.v4]
     assert session.remote_diagnostic == bfd_pb2.DIAGNOSTIC_PATH_DOWN
     assert dying.speaker.state(PEER_V4) == ADMIN_DOWN
     state = dying.state()
     assert line(state, "uplink").startswith("dead, withdrawn since ")
     reason = "net1 has no carrier" if how == "carrier" else "IPv4 gateway 172.17.0.1 does not answer on net1"
-    assert reason in state
-    eventually(lambda: not dying.probe()[0], 8)
-    assert reason in dying.probe()[1]
+    eventually(lambda: reason in dying.state(), 5, dying.state)
+    eventually(lambda: not dying.probe()[0] and reason in dying.probe()[1], 8, dying.state)
     assert other.probe() == (True, "")
     assert pair.states()[other.v4] == pair.states()[other.v6] == UP
     dying.mend()
