@@ -130,7 +130,7 @@ async def test_the_third_example_on_real_rows(real: Lab, family: str) -> None:
         version = "6" if ":" in row["dst_ip"] else "4"
         marks = [["af", version], ["vendor", "kube-ovn"], ["vpc-egress-gateway", "default/gateway2"]]
         assert sorted(row["external_ids"][1]) == marks
-        assert (row["logical_port"], row["min_rx"], row["min_tx"]) == ("bfd@vpc1", 1000, 1000)
+        assert (row["logical_port"], row["min_tx"]) == ("bfd@vpc1", 1000)
         assert row["detect_mult"] == 3
     (port,) = [r for r in nb.select("Logical_Router_Port").values() if r["name"] == "bfd@vpc1"]
     networks = [port["networks"]] if isinstance(port["networks"], str) else port["networks"][1]
@@ -141,6 +141,8 @@ async def test_the_third_example_on_real_rows(real: Lab, family: str) -> None:
     for peer in programmer.sessions():
         programmer.say(peer, "up")
     await real.ready("gateway2", 40)
+    # Until they are up, ovn-programmer may have one more there for a moment (a nudge).
+    await real.until(lambda: {row["min_rx"] for row in nb.select("BFD").values()} == {1000}, 10)
     routes = [line for line in nb.routes("vpc1") if "src-ip" in line]
     assert len(routes) == count
     assert all(line.endswith("src-ip ecmp ecmp-symmetric-reply bfd") for line in routes)
