@@ -38,17 +38,24 @@ class LabelSelector:
         return wanted and all(_holds(requirement, labels) for requirement in self.expressions)
 
 
-def label_problems(field: str, selector: LabelSelector) -> Iterator[Problem]:
-    """What a real API server would refuse in a label selector."""
-    for key, value in selector.labels:
-        yield from key_problems(f"{field}.matchLabels", key, (value,))
-    for position, requirement in enumerate(selector.expressions):
+def label_problems(
+    field: str,
+    labels: Sequence[tuple[str, str]],
+    expressions: Sequence[Requirement],
+    operators: Sequence[str] = LABEL_OPERATORS,
+) -> Iterator[Problem]:
+    """What a real API server would refuse in matchLabels and matchExpressions."""
+    for key, value in labels:
+        yield from _key_problems(f"{field}.matchLabels", key, (value,))
+    for position, requirement in enumerate(expressions):
         where = f"{field}.matchExpressions[{position}]"
-        yield from requirement_problems(where, requirement, LABEL_OPERATORS)
-        yield from key_problems(where, requirement.key, requirement.values)
+        yield from _requirement_problems(where, requirement, operators)
+        yield from _key_problems(where, requirement.key, requirement.values)
 
 
-def requirement_problems(field: str, requirement: Requirement, operators: Sequence[str]) -> Iterator[Problem]:
+def _requirement_problems(
+    field: str, requirement: Requirement, operators: Sequence[str]
+) -> Iterator[Problem]:
     """An operator that is none of `operators`, or values that do not fit it."""
     operator, values = requirement.operator, requirement.values
     if operator not in operators:
@@ -62,7 +69,7 @@ def requirement_problems(field: str, requirement: Requirement, operators: Sequen
         yield Problem(f"{field}.values", "InvalidNodeSelector", f"operator {operator} needs one integer")
 
 
-def key_problems(field: str, key: str, values: Sequence[str]) -> Iterator[Problem]:
+def _key_problems(field: str, key: str, values: Sequence[str]) -> Iterator[Problem]:
     """A key or values that no label can have."""
     prefix, slash, name = key.rpartition("/")
     if not _NAME.match(name) or (slash and not _PREFIX.match(prefix)):

@@ -258,7 +258,7 @@ def _bfd_port(spec: _BfdPort, problems: list[Problem]) -> BfdPort | None:
             tuple(sorted(wanted.match_labels.items())),
             tuple(Requirement(r.key, r.operator, tuple(r.values)) for r in wanted.match_expressions),
         )
-        problems += label_problems("spec.bfdPort.nodeSelector", selector)
+        problems += label_problems("spec.bfdPort.nodeSelector", selector.labels, selector.expressions)
     return None if problems else BfdPort(found, selector)
 
 

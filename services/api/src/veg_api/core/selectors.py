@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from veg_common.objects import Object
 
 from veg_api.core.gateway import SelectorTerm
-from veg_api.core.labels import NODE_OPERATORS, Requirement, key_problems, requirement_problems
+from veg_api.core.labels import NODE_OPERATORS, Requirement, label_problems
 from veg_api.core.problems import Problem
 
 
@@ -23,12 +23,7 @@ def problems(terms: Sequence[SelectorTerm]) -> Iterator[Problem]:
         where = f"spec.nodeSelector[{index}]"
         if not (term.labels or term.expressions or term.fields):
             yield Problem(where, "InvalidNodeSelector", "is empty: it would match no node")
-        for key, value in term.labels:
-            yield from key_problems(f"{where}.matchLabels", key, (value,))
-        for position, requirement in enumerate(term.expressions):
-            field = f"{where}.matchExpressions[{position}]"
-            yield from requirement_problems(field, requirement, NODE_OPERATORS)
-            yield from key_problems(field, requirement.key, requirement.values)
+        yield from label_problems(where, term.labels, term.expressions, NODE_OPERATORS)
         for position, requirement in enumerate(term.fields):
             field = f"{where}.matchFields[{position}]"
             if requirement.key != "metadata.name":

@@ -1,4 +1,4 @@
-"""Whether a link has carrier, and a ring when any link changes.
+"""Whether a link has carrier.
 
 The flags are read without the kernel's big lock (SIOCGIFFLAGS), so that asking ten times a second costs nothing and
 never waits behind somebody who adds a thousand routes.
@@ -6,12 +6,9 @@ never waits behind somebody who adds a thousand routes.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import fcntl
 import socket
 import struct
-from collections.abc import Callable, Iterator
 
 _SIOCGIFFLAGS = 0x8913
 _IFREQ = struct.Struct("16sH22x")
@@ -19,7 +16,6 @@ _IFF_UP, _IFF_RUNNING = (
     0x1,
     0x40,
 )  # netdevice(7); RUNNING is the operational state, which carrier is a part of
-_RTMGRP_LINK = 0x1
 
 
 class Carrier:
@@ -40,28 +36,3 @@ class Carrier:
         except OSError:  # ENODEV
             return False
         return bool(flags & _IFF_UP and flags & _IFF_RUNNING)
-
-
-@contextlib.contextmanager
-def link_events(ring: Callable[[], None]) -> Iterator[None]:
-    """Call `ring` in the running event loop at once when a link changes. Raises OSError when it can not listen."""
-    loop = asyncio.get_running_loop()
-    listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
-
-    def drain() -> None:
-        while True:
-            try:
-                listener.recv(65536)
-            except BlockingIOError:
-                break
-            except OSError:  # ENOBUFS: one more reason to look
-                continue
-        ring()
-
-    try:
-        listener.bind((0, _RTMGRP_LINK))
-        loop.add_reader(listener, drain)
-        yield
-    finally:
-        loop.remove_reader(listener)
-        listener.close()

@@ -12,11 +12,12 @@ import socket
 from collections.abc import Callable, Iterator
 
 # rtnetlink.h: RTMGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV4_RULE, _IPV6_IFADDR, _IPV6_ROUTE; RTNLGRP_IPV6_RULE is 19.
-_GROUPS = 0x1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18
+LINKS = 0x1
+EVERYTHING = LINKS | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18
 
 
 @contextlib.contextmanager
-def doorbell(ring: Callable[[], None]) -> Iterator[None]:
+def doorbell(ring: Callable[[], None], groups: int = EVERYTHING) -> Iterator[None]:
     """Call `ring` in the running event loop for every burst of changes. Raises OSError when it can not listen."""
     loop = asyncio.get_running_loop()
     listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
@@ -32,7 +33,7 @@ def doorbell(ring: Callable[[], None]) -> Iterator[None]:
         ring()
 
     try:
-        listener.bind((0, _GROUPS))
+        listener.bind((0, groups))
         loop.add_reader(listener, drain)
         yield
     finally:

@@ -23,7 +23,8 @@ from veg_node_agent.core.model import Config, Family, Interface
 from veg_node_agent.core.packets import Note, Sight
 from veg_node_agent.core.sessions import own_address
 from veg_node_agent.core.uplink import Probe, Uplink
-from veg_node_agent.io.carrier import Carrier, link_events
+from veg_node_agent.io.carrier import Carrier
+from veg_node_agent.io.doorbell import LINKS, doorbell
 from veg_node_agent.io.files import write_atomically
 from veg_node_agent.io.probe import ArpProbe, GatewayProbe, NdpProbe
 from veg_node_agent.io.siblings import SiblingSocket
@@ -118,7 +119,7 @@ class UplinkMonitor:
             return
         started = self._core is None
         if started:
-            self._events.enter_context(link_events(self._on_link))
+            self._events.enter_context(doorbell(self._on_link, LINKS))
             self._carrier = Carrier()
         self._adopt(config)
         outer, inner = _outer(config, interfaces), _inner(config, interfaces)
