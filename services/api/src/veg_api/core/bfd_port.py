@@ -22,8 +22,9 @@ from veg_api.core.names import (
     bfd_port_name,
 )
 from veg_api.core.network import BfdPort, Vpc
+from veg_api.core.objects import conditions
 from veg_api.core.pools import Pools
-from veg_api.core.problems import Problem, summary
+from veg_api.core.problems import Problem, named, summary
 from veg_api.core.resolved import from_json
 from veg_api.core.snapshot import Snapshot
 
@@ -80,7 +81,7 @@ def condition(
         if outcome.state == "COMMITTED":
             return kind, "True", "Ready", ready
         return kind, "False", outcome.reason or outcome.state.capitalize(), outcome.message
-    before = next((c for c in _conditions(vpc.status) if c.get("type") == kind), {})
+    before = next((c for c in conditions(vpc.status) if c.get("type") == kind), {})
     if view.link != "connected" and before.get("status") == "True":
         return kind, "True", "Ready", str(before.get("message"))
     return kind, "False", "Programming", "the port is on its way to OVN"
@@ -174,11 +175,8 @@ def _conflict(snapshot: Snapshot, vpc: str, ip: str) -> str:
 def _switched_off(snapshot: Snapshot, vpc: Vpc, last: BfdPortIntent | None) -> PortPlan:
     if last is None or not (present := users(snapshot, vpc.name)):
         return PortPlan()
-    named = ", ".join("/".join(key) for key in present[:5])
-    more = f" and {len(present) - 5} more" if len(present) > 5 else ""
-    message = (
-        f"spec.bfdPort.enabled: off, but gateway {named}{more} runs with the port: it stays until none does"
-    )
+    who = named(["/".join(key) for key in present])
+    message = f"spec.bfdPort.enabled: off, but gateway {who} runs with the port: it stays until none does"
     return PortPlan(last, (), ("False", "InUse", message))
 
 
@@ -194,11 +192,6 @@ def _last(found: Object) -> BfdPortIntent | None:
     except AddressError:
         return None
     return BfdPortIntent(ips, named) if ips and named else None
-
-
-def _conditions(found: Object) -> list[Object]:
-    listed = found.get("conditions")
-    return [c for c in listed if isinstance(c, dict)] if isinstance(listed, list) else []
 
 
 def _users_by_vpc(items: Mapping[tuple[str, str], Object]) -> dict[str, tuple[GatewayKey, ...]]:

@@ -221,7 +221,7 @@ def _canonical(texts: list[str]) -> tuple[str, ...]:
 
 def _trouble(status: Object) -> str:
     """Why a pod does not run or is not ready: the scheduler's message, those of containers, the kubelet's own."""
-    for condition in _list(status.get("conditions")):
+    for condition in conditions(status):
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
             return _said(condition)
     found = []
@@ -235,7 +235,7 @@ def _trouble(status: Object) -> str:
             found.append(f"container {container.get('name')}: {_said(waiting)}")
     if found:
         return "; ".join(found)
-    unready = next((c for c in _list(status.get("conditions")) if c.get("type") == "Ready"), {})
+    unready = next((c for c in conditions(status) if c.get("type") == "Ready"), {})
     return _said(unready) if unready.get("status") == "False" else ""
 
 
@@ -249,8 +249,13 @@ def _list(value: Any) -> list[Object]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
+def conditions(status: Object) -> list[Object]:
+    """The conditions of a status that somebody may have written by hand."""
+    return _list(status.get("conditions"))
+
+
 def _condition(status: Object, kind: str) -> str | None:
-    for condition in _list(status.get("conditions")):
+    for condition in conditions(status):
         if condition.get("type") == kind:
             return str(condition.get("status"))
     return None

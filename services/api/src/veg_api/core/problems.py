@@ -6,7 +6,7 @@ spelt as people read it in YAML: `spec.policies[0].ipBlocks[1]`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,12 @@ def summary(problems: Iterable[Problem], limit: int = 8) -> str:
     texts = [str(p) for p in problems]
     more = f"; and {len(texts) - limit} more" if len(texts) > limit else ""
     return "; ".join(texts[:limit]) + more
+
+
+def named(names: Sequence[str], limit: int = 5) -> str:
+    """The first few names for a message; the others are counted."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
 def path(location: Iterable[int | str]) -> str:

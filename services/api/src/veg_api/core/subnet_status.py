@@ -13,6 +13,7 @@ from veg_api.core.change import Change, EventRecord, put_status
 from veg_api.core.intents import VpcIntent
 from veg_api.core.names import FINALIZER
 from veg_api.core.network import Subnet, SubnetObject, Vpc
+from veg_api.core.objects import conditions
 from veg_api.core.pools import Pools
 from veg_api.core.problems import Problem, summary
 from veg_api.core.snapshot import Snapshot
@@ -182,9 +183,7 @@ def _verdict(faults: list[Problem]) -> tuple[str, str, str]:
 def _condition(snapshot: Snapshot, before: Object, told: tuple[str, str, str, str]) -> Object:
     """A condition (type, status, reason, message) whose time moves only with its status."""
     kind, status, reason, message = told
-    conditions = before.get("conditions")
-    listed = conditions if isinstance(conditions, list) else ()
-    old: Object = next((c for c in listed if isinstance(c, dict) and c.get("type") == kind), {})
+    old: Object = next((c for c in conditions(before) if c.get("type") == kind), {})
     since = old.get("lastTransitionTime") if old.get("status") == status else None
     return {
         "type": kind,

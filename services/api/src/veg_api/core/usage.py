@@ -14,12 +14,10 @@ from veg_api.core.change import EventRecord, Patch
 from veg_api.core.gateway import Gateway, GatewayKey
 from veg_api.core.names import FINALIZER
 from veg_api.core.network import SubnetObject, Vpc
-from veg_api.core.objects import Ip
+from veg_api.core.objects import Ip, conditions
+from veg_api.core.problems import named
 from veg_api.core.snapshot import Snapshot
 from veg_api.core.validate import default_subnet
-
-# Users that a message names before it counts.
-_NAMED = 5
 
 
 def subnet_users(snapshot: Snapshot, name: str, takers: Iterable[str] = ()) -> tuple[str, ...]:
@@ -54,15 +52,12 @@ def finalizer(ref: Ref, resource: SubnetObject | Vpc, *, used: bool) -> Patch | 
 
 def waiting_text(users: tuple[str, ...]) -> str:
     """Why a deletion waits."""
-    more = f" and {len(users) - _NAMED} more" if len(users) > _NAMED else ""
-    return f"deleted, but used by {', '.join(users[:_NAMED])}{more}: it goes when they are gone"
+    return f"deleted, but used by {named(users)}: it goes when they are gone"
 
 
 def waiting_event(ref: Ref, resource: SubnetObject | Vpc, users: tuple[str, ...]) -> EventRecord | None:
     """What people hear when a deletion begins to wait."""
-    conditions = resource.status.get("conditions")
-    listed = conditions if isinstance(conditions, list) else ()
-    if any(isinstance(c, dict) and c.get("type") == "Deletable" for c in listed):
+    if any(c.get("type") == "Deletable" for c in conditions(resource.status)):
         return None
     return EventRecord(ref, resource.uid, "Warning", "InUse", waiting_text(users))
 
