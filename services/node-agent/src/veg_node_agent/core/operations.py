@@ -40,21 +40,27 @@ class RouteOp:
 
 
 @dataclass(frozen=True)
-class RuleOp:
-    """Adds or deletes a policy routing rule."""
+class _Presence:
+    """A step after which its target is there, or is not; nothing of it is changed in place."""
 
     verb: Literal["add", "delete"]
+
+    @property
+    def action(self) -> Action:
+        """What happens to the target."""
+        return "create" if self.verb == "add" else "delete"
+
+
+@dataclass(frozen=True)
+class RuleOp(_Presence):
+    """Adds or deletes a policy routing rule."""
+
     rule: Rule
 
     @property
     def family(self) -> Family:
         """The family it belongs to."""
         return self.rule.family
-
-    @property
-    def action(self) -> Action:
-        """What happens to the target."""
-        return "create" if self.verb == "add" else "delete"
 
     @property
     def target(self) -> tuple[str, str]:
@@ -99,7 +105,7 @@ class NatOp:
         return f"-D POSTROUTING {self.rule.spec}"
 
     def __str__(self) -> str:
-        return f"{'iptables' if self.family is Family.V4 else 'ip6tables'} -t nat {self.line}"
+        return f"{_tool(self.family)} -t nat {self.line}"
 
 
 @dataclass(frozen=True)
@@ -131,7 +137,7 @@ TRACKING_RULE = f'FORWARD -m conntrack --ctstate INVALID -m comment --comment "{
 
 
 @dataclass(frozen=True)
-class TrackingOp:
+class TrackingOp(_Presence):
     """Adds or deletes a rule in the mangle table that has no effect but one: connections stay tracked.
 
     The kernel tracks connections only while some rule of the namespace needs it (nf_ct_netns_get). When the last NAT
@@ -139,13 +145,7 @@ class TrackingOp:
     every masqueraded connection would go on with its inner address and break.
     """
 
-    verb: Literal["add", "delete"]
     family: Family
-
-    @property
-    def action(self) -> Action:
-        """What happens to the target."""
-        return "create" if self.verb == "add" else "delete"
 
     @property
     def target(self) -> tuple[str, str]:
@@ -158,25 +158,19 @@ class TrackingOp:
         return f"{'-A' if self.verb == 'add' else '-D'} {TRACKING_RULE}"
 
     def __str__(self) -> str:
-        return f"{'iptables' if self.family is Family.V4 else 'ip6tables'} -t mangle {self.line}"
+        return f"{_tool(self.family)} -t mangle {self.line}"
 
 
 @dataclass(frozen=True)
-class ExemptOp:
+class ExemptOp(_Presence):
     """Adds or deletes a rule of the raw table."""
 
-    verb: Literal["add", "delete"]
     rule: Exemption
 
     @property
     def family(self) -> Family:
         """The family it belongs to."""
         return self.rule.family
-
-    @property
-    def action(self) -> Action:
-        """What happens to the target."""
-        return "create" if self.verb == "add" else "delete"
 
     @property
     def target(self) -> tuple[str, str]:
@@ -189,10 +183,14 @@ class ExemptOp:
         return f"{'-A' if self.verb == 'add' else '-D'} {self.rule.chain} {self.rule.spec}"
 
     def __str__(self) -> str:
-        return f"{'iptables' if self.family is Family.V4 else 'ip6tables'} -t raw {self.line}"
+        return f"{_tool(self.family)} -t raw {self.line}"
 
 
 Operation = RouteOp | RuleOp | NatOp | SysctlOp | TrackingOp | ExemptOp
+
+
+def _tool(family: Family) -> str:
+    return "iptables" if family is Family.V4 else "ip6tables"
 
 
 def closes(op: Operation) -> bool:
