@@ -186,3 +186,45 @@ def test_demultiplexing_of_many() -> None:
     assert rig.raw(wire(DOWN), source=chosen.config.peer, destination=chosen.config.local) is None
     assert [s for s in others if s.state is not DOWN] == [chosen]
     assert rig.raw(wire(DOWN), source=chosen.config.peer, destination=PEER) is not None
+
+
+def test_silent_first() -> None:
+    """Taken down silently, nothing leaves until the peer's detection time is over, not even an answer to a Poll; then
+    AdminDown does, for as long as it lasts.
+    """
+    rig = Rig().up()
+    quiet = (rig.s.config.timers.multiplier + 1) * rig.s.tx_interval_us
+    rig.engine.set_admin_down(rig.now, (), down=True, diagnostic=Diagnostic.PATH_DOWN, silent_first=True)
+    rig.drain()
+    before = len(rig.sent)
+    rig.hear(UP, flags="P")
+    rig.hear(DOWN)
+    rig.advance(quiet - MS)
+    assert (rig.s.state, rig.s.admin_down) == (ADMIN_DOWN, True)
+    assert len(rig.sent) == before
+    sent = rig.advance(2 * SECOND)
+    assert {(packet.state, packet.diagnostic) for packet in sent} == {(ADMIN_DOWN, Diagnostic.PATH_DOWN)}
+
+
+@pytest.mark.parametrize("state", [state for state in STATES if state is not UP], ids=lambda s: s.name)
+def test_silent_first_when_nothing_is_up(state: State) -> None:
+    """A session that carries no traffic has nothing to be silent about."""
+    loud, silent = Rig().reach(state), Rig().reach(state)
+    for rig in (loud, silent):
+        rig.engine.set_admin_down(rig.now, (), down=True, silent_first=rig is silent)
+        rig.drain()
+    assert [packet.state for packet in silent.sent] == [packet.state for packet in loud.sent]
+    assert silent.s.next_tx == loud.s.next_tx
+
+
+def test_silence_ends_with_the_withdrawal() -> None:
+    """Allowed up again in the middle of its silence, a session speaks at once."""
+    rig = Rig().up()
+    rig.engine.set_admin_down(rig.now, (), down=True, silent_first=True)
+    rig.advance(MS)
+    rig.engine.set_admin_down(rig.now, (), down=False)
+    rig.drain()
+    assert rig.sent[-1].state == DOWN
+    rig.hear(DOWN)
+    rig.hear(INIT)
+    assert rig.s.state is UP

@@ -148,7 +148,11 @@ class BfdService(bfd_pb2_grpc.BfdServiceServicer):
             if not 0 <= diagnostic < len(Diagnostic):
                 raise ConfigError(f"diagnostic {request.diagnostic} is unknown")
             views = await self._sessions.admin(
-                list(request.peers), down=request.down, reason=request.reason, diagnostic=diagnostic
+                list(request.peers),
+                down=request.down,
+                reason=request.reason,
+                diagnostic=diagnostic,
+                silent_first=request.silent_first,
             )
         except BfdError as error:
             await _abort(context, error)

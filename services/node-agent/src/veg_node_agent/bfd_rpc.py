@@ -256,5 +256,10 @@ def _hold_request(step: SetHold) -> bfd_pb2.SetAdminDownRequest:
     hold = step.hold or Hold("")
     diagnostic = bfd_pb2.DIAGNOSTIC_PATH_DOWN if hold.path_down else bfd_pb2.DIAGNOSTIC_UNSPECIFIED
     return bfd_pb2.SetAdminDownRequest(
-        peers=list(step.peers), down=step.hold is not None, reason=hold.reason, diagnostic=diagnostic
+        peers=list(step.peers),
+        down=step.hold is not None,
+        reason=hold.reason,
+        diagnostic=diagnostic,
+        # Traffic that goes to a dead uplink is lost: silence makes OVN move it soonest. A drain may take its time.
+        silent_first=hold.path_down,
     )

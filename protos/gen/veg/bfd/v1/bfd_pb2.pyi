@@ -498,12 +498,17 @@ class SetAdminDownRequest(_message.Message):
     DOWN_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     DIAGNOSTIC_FIELD_NUMBER: _builtins.int
+    SILENT_FIRST_FIELD_NUMBER: _builtins.int
     down: _builtins.bool
     """True: down. False: up again."""
     reason: _builtins.str
     """For logs and lists: who and why, e.g. "draining", "uplink net1 is dead"."""
     diagnostic: Global___Diagnostic.ValueType
     """The diagnostic to send; unspecified: administratively down (7)."""
+    silent_first: _builtins.bool
+    """Down only: sessions that are Up say nothing until the peer's detection time has ended, and AdminDown then. For what
+    must stop traffic now: OVN acts on an ended detection time at once, on AdminDown in a packet up to 5 s later.
+    """
     @_builtins.property
     def peers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Addresses of peers; empty: every session, and those to come."""
@@ -515,10 +520,11 @@ class SetAdminDownRequest(_message.Message):
         down: _builtins.bool = ...,
         reason: _builtins.str = ...,
         diagnostic: Global___Diagnostic.ValueType = ...,
+        silent_first: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["diagnostic", b"diagnostic", "down", b"down", "peers", b"peers", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["diagnostic", b"diagnostic", "down", b"down", "peers", b"peers", "reason", b"reason", "silent_first", b"silent_first"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -61,11 +61,12 @@ class Sessions:
         down: bool,
         reason: str = "",
         diagnostic: int = Diagnostic.ADMINISTRATIVELY_DOWN,
+        silent_first: bool = False,
     ) -> list[View]:
         """Take sessions administratively down or let them come up; no peers: all, and those to come."""
         peers = [canonical(peer, "peers") for peer in peers]
         async with self._lock:
-            await self.loop.request(wire.pack("admin", peers, down, reason, diagnostic))
+            await self.loop.request(wire.pack("admin", peers, down, reason, diagnostic, silent_first))
             if not peers:
                 self.on_hold((diagnostic, reason) if down else None)
         return [view for view in self.mirror.sessions.values() if not peers or view.peer in peers]

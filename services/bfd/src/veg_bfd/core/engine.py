@@ -151,7 +151,7 @@ class Engine:
         self._leaving[session.local_discriminator] = session
         self._arm(session)
 
-    def set_admin_down(
+    def set_admin_down(  # noqa: PLR0913 (what the peer is told)
         self,
         now: int,
         peers: Collection[str],
@@ -159,20 +159,24 @@ class Engine:
         down: bool,
         reason: str = "",
         diagnostic: int = Diagnostic.ADMINISTRATIVELY_DOWN,
+        silent_first: bool = False,
     ) -> list[Session]:
         """Take the sessions with these peers administratively down, or let them come up again.
 
         No peers: every session, and, while it is down, those made later too. Returns the sessions concerned.
+        `silent_first`: see `Session.set_admin_down`.
         """
         now = self._tick(now)
         if not peers:
             self._hold = (diagnostic, reason) if down else None
         concerned = [s for s in self._by_id.values() if not peers or s.config.peer in peers]
         for session in concerned:
-            self.set_session_admin(now, session, down=down, reason=reason, diagnostic=diagnostic)
+            self.set_session_admin(
+                now, session, down=down, reason=reason, diagnostic=diagnostic, silent_first=silent_first
+            )
         return concerned
 
-    def set_session_admin(
+    def set_session_admin(  # noqa: PLR0913 (what the peer is told)
         self,
         now: int,
         session: Session,
@@ -180,11 +184,15 @@ class Engine:
         down: bool,
         reason: str = "",
         diagnostic: int = Diagnostic.ADMINISTRATIVELY_DOWN,
+        silent_first: bool = False,
     ) -> None:
         """The same for one session."""
         now = self._tick(now)
         before = session.state
-        packet = session.set_admin_down(now, diagnostic, reason) if down else session.set_admin_up(now)
+        if down:
+            packet = session.set_admin_down(now, diagnostic, reason, silent_first=silent_first)
+        else:
+            packet = session.set_admin_up(now)
         self._after(session, before, packet)
 
     def allow(self, peer: str, owner: str, template: SessionConfig) -> None:

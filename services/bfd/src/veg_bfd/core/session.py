@@ -62,6 +62,7 @@ class Session:
         "remote_state",
         "rx_discarded",
         "rx_packets",
+        "silent_until",
         "since",
         "state",
         "steady",
@@ -98,6 +99,7 @@ class Session:
         self.downs = self.tx_packets = self.rx_packets = self.rx_discarded = 0
         self.channel: object = None
         self.leaves_at: int | None = None
+        self.silent_until = now
         self.armed_tx: int | None = None
         self.armed_detect: int | None = None
         self.steady = False
@@ -168,10 +170,18 @@ class Session:
         self._advertise()
         return self._flush(now)
 
-    def set_admin_down(self, now: int, diagnostic: int, reason: str) -> bytes | None:
-        """Section 6.8.16, disabling. Idempotent; a second call may change the diagnostic."""
+    def set_admin_down(
+        self, now: int, diagnostic: int, reason: str, *, silent_first: bool = False
+    ) -> bytes | None:
+        """Section 6.8.16, disabling. Idempotent; a second call may change the diagnostic.
+
+        `silent_first`: a session that is Up says nothing until the peer's detection time has surely ended, and
+        AdminDown from then on.
+        """
         self.steady = False
         self.admin_down, self.admin_reason = True, reason
+        if silent_first and self.state is State.UP:
+            self.silent_until = now + (self.config.timers.multiplier + 1) * self.tx_interval_us
         if self.state is not State.ADMIN_DOWN:
             self._go(now, State.ADMIN_DOWN, diagnostic)
         self.diagnostic = diagnostic
@@ -181,6 +191,7 @@ class Session:
         """Section 6.8.16, enabling. Idempotent."""
         self.steady = False
         self.admin_down, self.admin_reason = False, ""
+        self.silent_until = now
         if self.state is State.ADMIN_DOWN:
             self._go(now, State.DOWN, Diagnostic.NONE)
         return self._flush(now)
@@ -302,6 +313,8 @@ class Session:
         interval = max(self._tx_in_use, self.remote_min_rx_us)
         if self._is_silent():
             self.next_tx = None
+        elif now < self.silent_until:
+            self.next_tx = self.silent_until
         elif self.next_tx is None or interval != self.tx_interval_us:
             self.tx_interval_us = interval
             self.next_tx = max(now, self.last_tx + self._jittered())
@@ -340,6 +353,8 @@ class Session:
         """
         news = self._rebuild()
         self._schedule(now)
+        if now < self.silent_until:
+            return None
         if final:
             # "… without respect to the transmission timer or any other transmission limitations"
             self.tx_packets += 1

@@ -181,10 +181,18 @@ class Link:
     def _keep(self, now: int, owner: str, keys: Iterable[list[str]]) -> None:
         self._engine.keep(now, owner, {(local, peer) for local, peer in keys})
 
-    def _admin(self, now: int, peers: list[str], down: bool, reason: str, diagnostic: int) -> None:  # noqa: FBT001 (a line's field)
+    def _admin(  # noqa: PLR0913, PLR0917 (a line's fields)
+        self,
+        now: int,
+        peers: list[str],
+        down: bool,  # noqa: FBT001
+        reason: str,
+        diagnostic: int,
+        silent_first: bool,  # noqa: FBT001
+    ) -> None:
         self._require_not_stopping(down=down)
         concerned = self._engine.set_admin_down(
-            now, set(peers), down=down, reason=reason, diagnostic=diagnostic
+            now, set(peers), down=down, reason=reason, diagnostic=diagnostic, silent_first=silent_first
         )
         for session in concerned:
             self._show(session)
