@@ -11,17 +11,15 @@ from tests.topology.conftest import Lab
 from tests.topology.test_change import files, northbound
 from tests.topology.test_faults import normal
 
-# A virtual machine may stop for 200 ms as a whole: a detection time of 300 ms then ends sessions that nothing is wrong
-# with, of 900 ms it does not. So where every run counts the interval is 300 ms, and at 100 ms half of the runs do.
+# A virtual machine may lose a core for 200 ms: a detection time of 300 ms then ends sessions that nothing is wrong with,
+# of 900 ms it does not.
 STEADY = ("--interval", "300")
-OUTAGE_MS = 1500
-# ovn-controller writes down what a peer's packet tells (AdminDown) when its loop happens to wake, up to 5 s later.
-WITHDRAWN_MS = 8000
+OUTAGE_MS = 3000
 
 
 def failover(lab: Lab, *args: str) -> dict[str, Any]:
     """Run it and return the object on the last line."""
-    output = lab("failover", *args, "--json", timeout=400)
+    output = lab("failover", *args, "--json", timeout=500)
     result: dict[str, Any] = json.loads(output.splitlines()[-1])
     return result
 
@@ -34,13 +32,13 @@ def processes(lab: Lab) -> list[str]:
 def test_a_killed_pod(lab: Lab) -> None:
     """Traffic moves within the detection time and a little; nothing of the measurement is left, however often it ran."""
     before = normal(northbound(lab)), files(lab), processes(lab)
-    result = failover(lab, "--interval", "100", "--runs", "4")
-    assert list(result) == ["interval_ms", "runs", "dying", "surviving"]
-    assert (result["interval_ms"], result["runs"]) == (100, 4)
+    result = failover(lab, "--interval", "100", "--runs", "10")
+    assert list(result) == ["interval_ms", "runs", "dying", "surviving", "repeated"]
+    assert (result["interval_ms"], result["runs"]) == (100, 10)
     for group in ("dying", "surviving"):
         assert list(result[group]) == ["p50_ms", "p99_ms", "max_ms", "lost"]
-    assert 0 < result["dying"]["p50_ms"] < OUTAGE_MS
-    assert result["dying"]["p50_ms"] <= result["dying"]["max_ms"] < WITHDRAWN_MS
+    assert 0 < result["dying"]["p50_ms"] < OUTAGE_MS / 2
+    assert result["dying"]["p50_ms"] <= result["dying"]["max_ms"] < OUTAGE_MS
     assert result["dying"]["lost"] > 0
     assert (normal(northbound(lab)), files(lab), processes(lab)) == before
 
@@ -57,6 +55,6 @@ def test_a_drained_pod_loses_nothing(lab: Lab, dual: Lab, family: str) -> None:
 def test_other_faults(lab: Lab, fault: str) -> None:
     """Links and processes: traffic comes back by itself, and the agent's death alone costs nothing."""
     result = failover(lab, "--fault", fault, "--runs", "2", *STEADY)
-    assert result["dying"]["max_ms"] < (WITHDRAWN_MS if fault == "cut-uplink" else 2 * OUTAGE_MS)
+    assert result["dying"]["max_ms"] < OUTAGE_MS
     if fault == "kill-node-agent":
         assert (result["dying"]["lost"], result["surviving"]["lost"]) == (0, 0)

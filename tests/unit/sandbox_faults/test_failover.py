@@ -117,10 +117,11 @@ def test_the_summary_is_what_json_prints() -> None:
         Run("p2", Share(9, 320.5, 260), Share(7, 0.0, 1)),
         Run("p1", Share(0, 0.0, 0), Share(16, 2.0, 0)),
     ]
-    assert summary(100, runs) == {
+    assert summary(100, runs, 2) == {
         "interval_ms": 100,
         "runs": 3,
         "dying": {"p50_ms": 300.0, "p99_ms": 320.5, "max_ms": 320.5, "lost": 500},
         "surviving": {"p50_ms": 2.0, "p99_ms": 5.0, "max_ms": 5.0, "lost": 1},
+        "repeated": 2,
     }
     assert figures([]) == {"p50_ms": 0.0, "p99_ms": 0.0, "max_ms": 0.0, "lost": 0}

@@ -35,7 +35,11 @@ gap        of a run: the largest time between two answers in any flow of the gro
 lost       packets sent after the fault began that were not answered within a second, all flows and runs
 p50, p99   of the runs' gaps, nearest rank
 
-The last line with --json is one object: interval_ms, runs, and for dying and surviving p50_ms, p99_ms, max_ms, lost.
+A run is told and measured again when it measured something else: a core of the machine stood still for half the
+detection time or 100 ms (virtual machines do that), or no flow left by the replica that was to fail.
+
+The last line with --json is one object: interval_ms, runs, for dying and surviving p50_ms, p99_ms, max_ms, lost, and
+how many runs were repeated.
 """
 
 
@@ -67,13 +71,18 @@ def failover(name: str, /, interval: int, multiplier: int, fault: str, **how: An
     from veg_sandbox.failover.measure import Plan  # noqa: PLC0415
 
     plan = Plan(interval, multiplier, fault, how["flows"], how["period"])
-    runs = []
+    runs, repeats = [], list[str]()
     with _measurement(name, plan, how["ip_family"], keep=how["keep"]) as measurement:
         for number in range(how["runs"]):
-            runs.append(measurement.run(number))
+
+            def again(reason: str, number: int = number) -> None:
+                click.echo(f"run {number + 1}/{how['runs']} again: {reason}")
+                repeats.append(reason)
+
+            runs.append(measurement.run(number, again))
             click.echo(_told(number, how["runs"], runs[-1]))
-    result = summary(interval, runs)
-    click.echo(f"\n{fault}, BFD {interval} ms x {multiplier}, {len(runs)} runs")
+    result = summary(interval, runs, len(repeats))
+    click.echo(f"\n{fault}, BFD {interval} ms x {multiplier}, {len(runs)} runs, {len(repeats)} repeated")
     click.echo(_table(result), nl=False)
     if how["as_json"]:
         click.echo(json.dumps(result))
@@ -110,9 +119,8 @@ def _told(number: int, runs: int, run: Run) -> str:
         f"{word} {share.flows} flows {share.gap_ms:g} ms {share.lost} lost"
         for word, share in (("dying", run.dying), ("surviving", run.surviving))
     ]
-    return (
-        f"run {number + 1}/{runs}: {run.victim}: {', '.join(parts)}; whole again after {run.recovery_s:.1f} s"
-    )
+    stalled = f"; a core stood still for {run.stalled_ms:g} ms" if run.stalled_ms else ""
+    return f"run {number + 1}/{runs}: {run.victim}: {', '.join(parts)}; whole again after {run.recovery_s:.1f} s{stalled}"
 
 
 def _table(result: dict[str, Any]) -> str:

@@ -212,7 +212,7 @@ def _bfd_port(story: Story) -> None:
 def failover(story: Story) -> str:
     """Traffic in many flows while replicas are killed and drained, one after the other."""
     killed = _failover(story, "kill-pod", "--interval", "100", "--runs", "2")
-    drained = _failover(story, "drain", "--interval", "100", "--runs", "1")
+    drained = _failover(story, "drain", "--interval", "300", "--runs", "1")
     outage = killed["dying"]["max_ms"]
     if outage > OUTAGE_LIMIT_MS:
         raise NotHeldError(f"traffic was away for {outage} ms, expected at most {OUTAGE_LIMIT_MS}")

@@ -35,7 +35,7 @@ _AFTER_SECONDS = 0.5
 _AFTER_CHASSIS_SECONDS = 8.0
 _QUIET_SECONDS = 0.25
 _OUTAGE_SECONDS = 15.0
-_TRIES = 3
+_TRIES = 5
 _STEADY_SECONDS = 120.0
 
 
@@ -54,6 +54,11 @@ class Plan:
         """What BFD needs to see that the other end is gone."""
         return self.interval_ms * self.multiplier / 1000
 
+    @property
+    def longest_stall_ms(self) -> float:
+        """A core that stands still for so long ends sessions and drops packets by itself."""
+        return min(self.detection_s * 500, 100)
+
 
 class Prober:
     """The prober process in the client pod."""
@@ -61,8 +66,8 @@ class Prober:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def ask(self, command: dict[str, Any]) -> list[dict[str, Any]]:
-        """One command, its answer for each flow. Raises CliError when the prober is gone."""
+    def ask(self, command: dict[str, Any]) -> dict[str, Any]:
+        """One command, its answer. Raises CliError when the prober is gone."""
         if self._process.stdin is None or self._process.stdout is None:
             raise CliError("error: the prober has no pipes", FAILED)
         try:
@@ -73,12 +78,12 @@ class Prober:
             line = ""
         if not line:
             raise CliError("error: the prober ended", FAILED)
-        flows: list[dict[str, Any]] = json.loads(line)["flows"]
-        return flows
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
     def silence_ms(self) -> float:
         """How long the most silent flow has been silent."""
-        return max(flow["silent_ms"] or 1e6 for flow in self.ask({"peek": True}))
+        return max(flow["silent_ms"] or 1e6 for flow in self.ask({"peek": True})["flows"])
 
 
 @contextmanager
@@ -111,11 +116,17 @@ class Measurement:
         self._gateway.until(self._traffic_lacks, _STEADY_SECONDS)
         self._gateway.until(self._gateway.lacks, _STEADY_SECONDS)
 
-    def run(self, number: int) -> Run:
-        """One run; again when no flow left by the victim, because a session had just gone down by itself."""
-        for _ in range(_TRIES):
+    def run(self, number: int, on_repeat: Callable[[str], None]) -> Run:
+        """One run; again, and `on_repeat` hears why, when it measured something else than the fault: no flow left by
+        the victim, because a session had just gone down by itself, or the machine stood still. The last try counts.
+        """
+        for tries_left in reversed(range(_TRIES)):
             result = self._run(number)
-            if result.dying.flows:
+            if not result.dying.flows:
+                on_repeat("the replica that is to fail carries no flow: its session does not stay up")
+            elif tries_left and result.stalled_ms >= self._plan.longest_stall_ms:
+                on_repeat(f"the machine stood still for {result.stalled_ms:g} ms")
+            else:
                 return result
         raise CliError(
             "error: the replica that is to fail carries no flow: its session does not stay up", FAILED
@@ -136,12 +147,11 @@ class Measurement:
                 self._injector.heal(fault)
         healed = time.monotonic()
         time.sleep(_QUIET_SECONDS)
-        dying, surviving = split(
-            self._probe.ask({"from": begin, "to": end}), victim.external, self._plan.period_ms
-        )
+        seen = self._probe.ask({"from": begin, "to": end})
+        dying, surviving = split(seen["flows"], victim.external, self._plan.period_ms)
         self.until_steady()
         told = f"{victim.name} on {victim.node}"
-        return Run(told, dying, surviving, time.monotonic() - healed)
+        return Run(told, dying, surviving, time.monotonic() - healed, seen["stalled_ms"])
 
     def _break(self, victim: Replica) -> Fault | None:
         if self._plan.fault == DRAIN:
@@ -168,7 +178,7 @@ class Measurement:
 
     def _traffic_lacks(self) -> str:
         now = time.time()
-        flows = self._probe.ask({"from": now - 1.2, "to": now - 0.2})
+        flows = self._probe.ask({"from": now - 1.2, "to": now - 0.2})["flows"]
         lost, sources = sum(flow["lost"] for flow in flows), {flow["source"] for flow in flows}
         wanted = {address for replica in self._gateway.replicas() for address in replica.external}
         if lost or wanted - sources:

@@ -31,6 +31,8 @@ class Run:
     surviving: Share
     recovery_s: float = 0.0
     """From healing until both replicas served again."""
+    stalled_ms: float = 0.0
+    """The longest time for which a core of the machine stood still meanwhile."""
 
 
 def share(flows: Iterable[dict[str, Any]], period_ms: float) -> Share:
@@ -67,11 +69,12 @@ def figures(shares: Sequence[Share]) -> dict[str, float | int]:
     }
 
 
-def summary(interval_ms: int, runs: Sequence[Run]) -> dict[str, Any]:
-    """The object that `--json` prints."""
+def summary(interval_ms: int, runs: Sequence[Run], repeated: int) -> dict[str, Any]:
+    """The object that `--json` prints. `repeated`: runs that were measured again."""
     return {
         "interval_ms": interval_ms,
         "runs": len(runs),
         "dying": figures([run.dying for run in runs]),
         "surviving": figures([run.surviving for run in runs]),
+        "repeated": repeated,
     }
