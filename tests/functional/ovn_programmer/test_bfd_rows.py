@@ -241,6 +241,22 @@ async def test_nodes_come_and_go(nb: Any, client: Any, make: Any) -> None:
     assert groups(nb) == {"b": 3, "a": 2, "c": 1}
     await client.commit(vpc(make, "vpc1", ["c"], generation=4))
     assert groups(nb) == {"c": 1}
+
+
+async def test_the_port_stays_where_it_is(nb: Any, client: Any, make: Any, wait: Any) -> None:
+    """The chassis that OVN has the port on comes first, whatever order was asked for; one that is not asked for does
+    not count.
+    """
+    await client.commit(vpc(make, "vpc1", ["a", "b", "c"]))
+    where = ("set", "logical_router_port", "bfd@vpc1")
+    nb.nbctl(*where, "status:hosting-chassis=b")
+    await wait(lambda: groups(nb) == {"b": 3, "a": 2, "c": 1})
+    await client.commit(vpc(make, "vpc1", ["c", "a", "b"], generation=2))
+    assert groups(nb) == {"b": 3, "c": 2, "a": 1}
+    await client.commit(vpc(make, "vpc1", ["c", "a"], generation=3))
+    assert groups(nb) == {"c": 2, "a": 1}
+    nb.nbctl(*where, "status:hosting-chassis=a")
+    await wait(lambda: groups(nb) == {"a": 2, "c": 1})
     await client.commit(make.vpc("vpc1", generation=5))
     for table in ("HA_Chassis", "HA_Chassis_Group", "Logical_Switch", "Logical_Router_Port"):
         assert nb.select(table) == {}, table

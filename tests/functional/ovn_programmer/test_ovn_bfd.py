@@ -28,7 +28,8 @@ BFD = ("10.255.255.255", "fdff::1")
 LOCAL = ["192.168.0.0/24", "fd00::/64"]
 V4 = [f"192.168.0.{n}" for n in REPLICAS]
 V6 = [f"fd00::{n}" for n in REPLICAS]
-MS = 100
+# A core of a virtual machine may stop for 200 ms: the detection time is well above that.
+MS = 300
 
 
 @dataclass
@@ -265,15 +266,15 @@ async def test_retuned_live(world: Any, speakers: Any, make: Any, wait: Any) -> 
     await client.commit(gateway(make))
     await wait(all_up(remote), 20)
     uuids = sorted(remote.nbctl("--bare", "--columns=_uuid", "list", "bfd").split())
-    assert await client.commit(gateway(make, ms=200, generation=2)) == [6]
-    await speak(speakers, 200)
+    assert await client.commit(gateway(make, ms=400, generation=2)) == [6]
+    await speak(speakers, 400)
     await asyncio.sleep(2)
     assert sorted(remote.nbctl("--bare", "--columns=_uuid", "list", "bfd").split()) == uuids
     assert all_up(remote)()
     for one in speakers.values():
         for session in await one.sessions():
             assert session.downs == 0
-            assert session.tx_interval_us == 200_000
+            assert session.tx_interval_us == 400_000
 
 
 async def test_reset_sessions(world: Any, speakers: Any, make: Any, wait: Any) -> None:
@@ -368,7 +369,9 @@ async def test_ovn_controller_is_killed(lab: Lab, world: Any, speakers: Any, mak
 
 
 async def test_the_port_moves(lab: Lab, world: Any, speakers: Any, make: Any, wait: Any) -> None:
-    """The active chassis dies: the port moves, and traffic of healthy replicas goes on all the while."""
+    """The active chassis dies: the port moves, and traffic of healthy replicas goes on all the while. When it returns
+    the port stays where it is now.
+    """
     remote, client = world
     await speak(speakers)
     await client.commit(gateway(make))
@@ -392,12 +395,14 @@ async def test_the_port_moves(lab: Lab, world: Any, speakers: Any, make: Any, wa
         healthy = [
             f"{prefix}{n}" for n in REPLICAS if REPLICAS[n] != node for prefix in ("192.168.0.", "fd00::")
         ]
-        told = [event.bfd for event in client.events[before:] if event.WhichOneof("event") == "bfd"]
-        assert not [one for one in told if one.peer in healthy and not one.serving]
+        moved = active_node(lab)
     finally:
         for daemon in reversed(daemons):
             lab.start_daemon(daemon)
     await wait(all_up(remote), 40)
+    assert active_node(lab) == moved
+    told = [event.bfd for event in client.events[before:] if event.WhichOneof("event") == "bfd"]
+    assert not [one for one in told if one.peer in healthy and not one.serving]
 
 
 async def test_the_ports_address_changes(world: Any, speakers: Any, make: Any, wait: Any) -> None:

@@ -63,8 +63,11 @@ def port_rows(vpc: Vpc, port: BfdPort, view: View) -> list[Row]:
     """A VPC's BFD port. Raises WaitingError when no address is left for the join."""
     name = port_name(vpc.name)
     wanted = [_own(rows.HA_GROUP, vpc, None, {"name": name})]
-    for place, node in enumerate(port.nodes):
-        columns: dict[str, Value] = {"chassis_name": node, "priority": len(port.nodes) - place}
+    # The node that carries the port now comes first: when one that had it returns, moving it back would end every
+    # session of the VPC for a second or two.
+    nodes = sorted(port.nodes, key=lambda node: node != view.carrier(name))
+    for place, node in enumerate(nodes):
+        columns: dict[str, Value] = {"chassis_name": node, "priority": len(nodes) - place}
         wanted.append(_own(rows.HA_CHASSIS, vpc, name, columns))
     router = vpc.name if view.variant is Variant.K else second_router(vpc.name)
     lrp: dict[str, Value] = {

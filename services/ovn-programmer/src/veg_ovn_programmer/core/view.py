@@ -42,6 +42,10 @@ def _no_status(_logical_port: str, _peer: str) -> str:
     return ""
 
 
+def _nowhere(_port: str) -> str:
+    return ""
+
+
 def _no_port(_router: str, _address: str) -> str:
     return ""
 
@@ -62,6 +66,9 @@ class View:
     """The router port whose networks hold an address, by router and address; "" when there is none."""
     status: Callable[[str, str], str] = _no_status
     """Status of the BFD row of a logical port and peer; "" when there is no row, or OVN has said nothing yet."""
+
+    carrier: Callable[[str], str] = _nowhere
+    """The chassis that OVN has a router port on now; "" when it has not said."""
 
     @property
     def native_policies(self) -> bool:

@@ -70,6 +70,13 @@ class Replica:
                 return str(status)
         return ""
 
+    def carrier(self, port: str) -> str:
+        """The chassis that has a router port now (Logical_Router_Port.status:hosting-chassis); "" when OVN says none."""
+        for row in self.named(rows.ROUTER_PORT, port):
+            # A row that is being made in this transaction, or of an older schema, has no status.
+            return str((getattr(row, "status", None) or {}).get("hosting-chassis", ""))
+        return ""
+
     def linked(self, link: Link) -> Any:
         """The IDL row that a link names; None when there is none."""
         found = (

@@ -18,7 +18,7 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
     rows.HA_GROUP: ("name", "external_ids"),
     rows.HA_CHASSIS: ("chassis_name", "priority", "external_ids"),
     rows.BFD: ("logical_port", "dst_ip", "min_tx", "min_rx", "detect_mult", "status", "external_ids"),
-    rows.ROUTER_PORT: ("name", "mac", "networks", "ha_chassis_group", "options", "external_ids"),
+    rows.ROUTER_PORT: ("name", "mac", "networks", "ha_chassis_group", "options", "status", "external_ids"),
     rows.SWITCH_PORT: ("name", "type", "addresses", "port_security", "options", "external_ids"),
     rows.POLICY: (
         "priority",
@@ -44,8 +44,10 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
 }
 # In the kube-ovn topology switches and their ports, one a pod of the cluster, are none of our business.
 _KUBE_OVN_TABLES = frozenset({rows.ROUTER, rows.BFD, rows.ROUTER_PORT, rows.POLICY, rows.ROUTE})
-# Links to rows that are not copied there.
-_MANAGED_COLUMNS = frozenset({(rows.ROUTER_PORT, "ha_chassis_group"), (rows.ROUTER_PORT, "options")})
+# Links to rows that are not copied there, and what only the owner of a BFD port needs.
+_MANAGED_COLUMNS = frozenset(
+    (rows.ROUTER_PORT, column) for column in ("ha_chassis_group", "options", "status")
+)
 
 # Written by mutation and not copied: a copy would cost as much a change as the column is long.
 _HOLDER_COLUMNS: Mapping[str, tuple[str, ...]] = {
