@@ -219,6 +219,7 @@ class Northbound:
             foreign_default=replica.foreign_default,
             port_towards=replica.port_towards,
             status=replica.status,
+            carrier=replica.carrier,
         )
 
     def _connect(self) -> None:
