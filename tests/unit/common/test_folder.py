@@ -8,13 +8,9 @@ from pathlib import Path
 import pytest
 from veg_common.folder import FolderStore
 from veg_common.objects import Object, Ref
-from veg_common.store import (
-    AlreadyExistsError,
-    ConflictError,
-    InvalidObjectError,
-    NotFoundError,
-    WatchEvent,
-)
+from veg_common.store import InvalidObjectError, WatchEvent
+
+from tests.unit.common.store_contract import StoreContract
 
 GATEWAY = Ref("VpcEgressGateway", "default", "gateway1")
 
@@ -53,84 +49,20 @@ async def take(queue: "asyncio.Queue[WatchEvent]") -> WatchEvent:
     return await asyncio.wait_for(queue.get(), 5)
 
 
-async def test_create_fills_server_metadata_and_refuses_a_second(store: FolderStore) -> None:
-    """A created object gets uid, generation 1 and a creation time; its name is then taken."""
-    made = await store.create(gateway(replicas=1))
-    assert made["metadata"]["generation"] == 1
-    assert made["metadata"]["uid"]
-    assert await store.get(GATEWAY) == made
-    with pytest.raises(AlreadyExistsError):
-        await store.create(gateway())
+class TestFolderStore(StoreContract):
+    """What every store does, in a folder."""
 
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> FolderStore:
+        return FolderStore(tmp_path)
 
-async def test_update_merges_and_counts_generations_only_for_spec(store: FolderStore) -> None:
-    """Spec changes raise generation; labels and status do not; each subresource keeps to its own."""
-    await store.create(gateway(replicas=1))
-    changed = await store.update(GATEWAY, {"spec": {"replicas": 2}, "status": {"ready": True}})
-    assert (changed["metadata"]["generation"], changed.get("status")) == (2, None)
-    labelled = await store.update(GATEWAY, {"metadata": {"labels": {"a": "b"}, "uid": "forged"}})
-    assert labelled["metadata"]["generation"] == 2
-    assert labelled["metadata"]["uid"] == changed["metadata"]["uid"]
-    ready = await store.update_status(GATEWAY, {"spec": {"replicas": 9}, "status": {"ready": True}})
-    assert (ready["spec"], ready["status"], ready["metadata"]["generation"]) == (
-        {"replicas": 2},
-        {"ready": True},
-        2,
-    )
+    @pytest.fixture
+    def other(self, tmp_path: Path) -> FolderStore:
+        return FolderStore(tmp_path)
 
-
-async def test_stale_resource_version_conflicts(store: FolderStore) -> None:
-    """An update that names an old resourceVersion changes nothing."""
-    made = await store.create(gateway(replicas=1))
-    await store.update(GATEWAY, {"spec": {"replicas": 2}})
-    with pytest.raises(ConflictError):
-        await store.update(GATEWAY, {"metadata": made["metadata"], "spec": {"replicas": 3}})
-    assert (await store.get(GATEWAY))["spec"] == {"replicas": 2}
-
-
-async def test_finalizers_hold_an_object_until_the_last_is_removed(store: FolderStore) -> None:
-    """Deleting marks, removing the finalizer removes."""
-    made = gateway()
-    made["metadata"]["finalizers"] = ["x/y"]
-    await store.create(made)
-    await store.delete(GATEWAY)
-    assert "deletionTimestamp" in (await store.get(GATEWAY))["metadata"]
-    await store.update(GATEWAY, {"metadata": {"finalizers": None}})
-    with pytest.raises(NotFoundError):
-        await store.get(GATEWAY)
-
-
-async def test_a_bound_pod_waits_for_its_kubelet(store: FolderStore) -> None:
-    """A pod on a node is marked, and removed by the node with a grace of 0; an unbound one goes at once."""
-    for name, spec in (("bound", {"nodeName": "n1"}), ("free", {})):
-        pod = {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"name": name, "namespace": "default"},
-            "spec": spec,
-        }
-        await store.create(pod)
-        await store.delete(Ref("Pod", "default", name))
-    assert [p["metadata"]["name"] for p in await store.list("Pod")] == ["bound"]
-    await store.update(Ref("Pod", "default", "bound"), {"metadata": {"labels": {"still": "here"}}})
-    await store.delete(Ref("Pod", "default", "bound"), grace_seconds=0)
-    assert await store.list("Pod") == []
-
-
-async def test_watch_sends_present_then_synced_then_changes(store: FolderStore) -> None:
-    """A listener sees the present state, one SYNCED, and every change, also of another process's writes."""
-    await store.create(gateway("old"))
-    async with watching(store, "VpcEgressGateway", "Vpc") as queue:
-        assert [(await take(queue)).type for _ in range(2)] == ["ADDED", "SYNCED"]
-        other = FolderStore(store._root)
-        await other.create(gateway("new"))
-        assert ((event := await take(queue)).type, event.ref and event.ref.name) == ("ADDED", "new")
-        await other.update(Ref("VpcEgressGateway", "default", "new"), {"spec": {"replicas": 2}})
-        assert (event := await take(queue)).type == "MODIFIED"
-        assert event.object is not None
-        assert event.object["spec"] == {"replicas": 2}
-        await other.delete(Ref("VpcEgressGateway", "default", "new"))
-        assert (await take(queue)).type == "DELETED"
+    @pytest.fixture
+    def namespace(self) -> str:
+        return "default"
 
 
 async def test_first_object_of_a_new_namespace_is_seen(store: FolderStore) -> None:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from veg_common.folder import FolderStore
 from veg_common.logs import get
 from veg_common.process import run_service
 from veg_common.store import ObjectStore
+from veg_common.stores import check_store, open_store
 
 from veg_sandbox.net.lab import Lab
 from veg_sandbox.runtime.cache import Cache
@@ -53,11 +53,23 @@ def _roles(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[st
     return roles
 
 
+def _store(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    if problem := check_store(value):
+        raise click.BadParameter(problem)
+    return value
+
+
 @click.command(hidden=True)
 @click.option(
     "--lab", type=click.Path(file_okay=False, path_type=Path), required=True, help="The lab's directory."
 )
-@click.option("--store", required=True, metavar="folder:DIR", help="The object store.")
+@click.option(
+    "--store",
+    required=True,
+    metavar="STORE",
+    callback=_store,
+    help="The object store: folder:DIR or kube[:KUBECONFIG[#CONTEXT]].",
+)
 @click.option(
     "--roles", default=",".join(ROLES), show_default=True, callback=_roles, help="Which parts to play."
 )
@@ -118,11 +130,3 @@ async def _beat(heartbeat: Path) -> None:
     while True:
         heartbeat.write_text(str(os.getpid()))
         await asyncio.sleep(_HEARTBEAT_SECONDS)
-
-
-def open_store(text: str) -> ObjectStore:
-    """The store that `folder:DIR` names. Raises ClickException for another kind."""
-    scheme, _, rest = text.partition(":")
-    if scheme != "folder" or not rest:
-        raise click.UsageError(f"--store {text}: only folder:DIR is known")
-    return FolderStore(Path(rest))

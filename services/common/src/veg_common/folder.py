@@ -53,6 +53,9 @@ class FolderStore:
         self._root = root
         root.mkdir(parents=True, exist_ok=True)
 
+    async def aclose(self) -> None:
+        """Nothing is open between calls."""
+
     async def list(self, kind: str, namespace: str | None = None) -> list[Object]:
         """Objects of a kind, sorted by namespace and name; files that can not be read are left out."""
         found = []

@@ -60,6 +60,8 @@ KINDS: tuple[Kind, ...] = (
     Kind("v1", "ConfigMap", "configmaps", True, ("cm",)),
     Kind("v1", "Event", "events", True, ("ev",)),
     Kind("apps/v1", "Deployment", "deployments", True, ("deploy",)),
+    Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", True, ("pdb",)),
+    Kind("coordination.k8s.io/v1", "Lease", "leases", True),
 )
 
 _BY_NAME = {

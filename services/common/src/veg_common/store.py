@@ -1,6 +1,7 @@
 """The one interface through which resources are read and written, whatever keeps them.
 
-Implementations: `veg_common.folder.FolderStore` (manifest files). Semantics follow the Kubernetes API: merge
+Implementations: `veg_common.folder.FolderStore` (manifest files) and `veg_common.kube.KubernetesStore` (an API
+server); `veg_common.stores.open_store` takes the one that a text names. Semantics follow the Kubernetes API: merge
 patches, resourceVersion, generation, finalizers, graceful deletion of pods.
 """
 
@@ -33,6 +34,10 @@ class ConflictError(StoreError):
 
 class InvalidObjectError(StoreError):
     """The object can not be stored: unknown kind, no name, too large."""
+
+
+class UnavailableError(StoreError):
+    """Nothing is said of the request: the store can not be reached, or has no time. The same may succeed later."""
 
 
 @dataclass(frozen=True)
@@ -85,4 +90,8 @@ class ObjectStore(Protocol):
 
     def watch(self, kinds: Iterable[str]) -> AsyncIterator[WatchEvent]:
         """Present objects as ADDED, one SYNCED, then every change until the iterator is closed."""
+        ...
+
+    async def aclose(self) -> None:
+        """End what is open towards other processes; the store can be used again after it."""
         ...
