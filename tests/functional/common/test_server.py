@@ -2,6 +2,7 @@
 
 import asyncio
 import subprocess
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from veg_common import metrics
-from veg_common.server import TlsFiles, channel, start_server
+from veg_common.server import Dialer, TlsFiles, channel, start_server
+from veg_common.tls import TlsError, tls_files
 
 
 async def healthy(connection: grpc.aio.Channel) -> bool:
@@ -75,6 +77,81 @@ async def test_mutual_tls_refuses_strangers(tmp_path: Path, unused_tcp_port: int
             with pytest.raises(grpc.aio.AioRpcError):
                 await health_pb2_grpc.HealthStub(connection).Check(health_pb2.HealthCheckRequest(), timeout=3)
     await server.stop(0)
+
+
+def take_over(old: TlsFiles, new: TlsFiles) -> None:
+    """Put other certificates in the place of some, one file after the other."""
+    for before, after in (
+        (old.certificate, new.certificate),
+        (old.key, new.key),
+        (old.authority, new.authority),
+    ):
+        assert before is not None
+        assert after is not None
+        before.write_bytes(after.read_bytes())
+
+
+async def test_new_certificates_are_taken_up(tmp_path: Path, unused_tcp_port: int) -> None:
+    """When both ends get certificates of another authority, neither needs a restart, and streams in progress go on."""
+    tls = certificates(tmp_path, "server", "client", "new")
+    shared = tls["server"].authority
+    assert shared is not None
+    client = TlsFiles(tls["client"].certificate, tls["client"].key, tls["client"].authority)
+    take_over(client, tls["server"])
+    server = await start_server(f"127.0.0.1:{unused_tcp_port}", lambda _: None, [], tls["server"])
+    dialer = Dialer(f"localhost:{unused_tcp_port}", client)
+    old = dialer.channel()
+    watch = health_pb2_grpc.HealthStub(old).Watch(health_pb2.HealthCheckRequest(), timeout=30)
+    assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+    assert dialer.channel() is old
+
+    (tmp_path / "server.crt").write_text("half a certificate")
+    async with channel(f"localhost:{unused_tcp_port}", client) as connection:
+        assert await healthy(connection)
+    take_over(tls["server"], tls["new"])
+    async with channel(f"localhost:{unused_tcp_port}", client) as connection:
+        with pytest.raises(grpc.aio.AioRpcError):
+            await health_pb2_grpc.HealthStub(connection).Check(health_pb2.HealthCheckRequest(), timeout=3)
+    take_over(client, tls["new"])
+    assert dialer.channel() is not old
+    assert await healthy(dialer.channel())
+    assert await healthy(old)
+    watch.cancel()
+    await dialer.close()
+    await server.stop(0)
+
+
+def test_unusable_certificates_are_named(tmp_path: Path) -> None:
+    """A missing file, and a key that does not belong to its certificate, are told in one line."""
+    tls = certificates(tmp_path, "one", "two")
+    for files in (
+        TlsFiles(tmp_path / "missing", tls["one"].key),
+        TlsFiles(tls["one"].certificate, tls["two"].key),
+    ):
+        with pytest.raises(TlsError, match=files.certificate.name):
+            tls_files(files.certificate, files.key, None)
+    with pytest.raises(TlsError, match="together"):
+        tls_files(tls["one"].certificate, None, None)
+
+
+async def test_health_is_told_over_http(unused_tcp_port: int) -> None:
+    """A probe hears 200, or 503 and why."""
+    told = {"ready": "not in sync"}
+    base = f"http://127.0.0.1:{unused_tcp_port}"
+
+    def ask(path: str) -> tuple[int, bytes]:
+        try:
+            with urllib.request.urlopen(f"{base}{path}", timeout=5) as answer:  # noqa: S310
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read()
+
+    with metrics.serving(f"127.0.0.1:{unused_tcp_port}", ready=lambda: told["ready"]):
+        assert await asyncio.to_thread(ask, "/healthz") == (200, b"ok\n")
+        assert await asyncio.to_thread(ask, "/readyz") == (503, b"not in sync\n")
+        told["ready"] = ""
+        assert await asyncio.to_thread(ask, "/readyz") == (200, b"ok\n")
 
 
 async def test_metrics_are_served_and_end(unused_tcp_port: int) -> None:

@@ -5,14 +5,18 @@ Addresses are gRPC's own: `unix:/path/to.sock` or `host:port`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+
+from veg_common.tls import Certificates, Pems, TlsFiles, channel_credentials, server_credentials
+
+__all__ = ["Dialer", "TlsFiles", "channel", "start_server"]
 
 # A silent peer (a paused process, a dead node) is noticed within half a minute.
 _KEEPALIVE = (
@@ -33,15 +37,6 @@ _RECONNECT = (
 )
 
 
-@dataclass(frozen=True)
-class TlsFiles:
-    """PEM files of one end of a mutual TLS connection."""
-
-    certificate: Path
-    key: Path
-    authority: Path
-
-
 async def start_server(
     listen: str,
     add: Callable[[grpc.aio.Server], None],
@@ -51,7 +46,8 @@ async def start_server(
     """Start a server on `listen` with the services that `add` registers, health and reflection.
 
     A stale unix socket of a killed predecessor is replaced; its folder must exist. Raises OSError or RuntimeError
-    when the address can not be bound. With `tls`, clients must present a certificate of the authority.
+    when the address can not be bound, TlsError for unusable certificates. With `tls`, clients must present a
+    certificate of the authority if there is one; new connections get what the files hold then.
     """
     server = grpc.aio.server(options=_KEEPALIVE)
     add(server)
@@ -67,24 +63,51 @@ async def start_server(
     if tls is None:
         server.add_insecure_port(listen)
     else:
-        server.add_secure_port(
-            listen,
-            grpc.ssl_server_credentials(
-                [(tls.key.read_bytes(), tls.certificate.read_bytes())],
-                root_certificates=tls.authority.read_bytes(),
-                require_client_auth=True,
-            ),
-        )
+        server.add_secure_port(listen, server_credentials(tls))
     await server.start()
     return server
 
 
 def channel(target: str, tls: TlsFiles | None = None) -> grpc.aio.Channel:
-    """A channel that reconnects within about a second of its peer's return."""
-    options = (*_KEEPALIVE, *_RECONNECT)
-    if tls is None:
-        return grpc.aio.insecure_channel(target, options=options)
-    credentials = grpc.ssl_channel_credentials(
-        tls.authority.read_bytes(), tls.key.read_bytes(), tls.certificate.read_bytes()
-    )
-    return grpc.aio.secure_channel(target, credentials, options=options)
+    """A channel that reconnects within about a second of its peer's return.
+
+    It keeps the certificates that it began with: who lives longer than them uses a `Dialer`. Raises TlsError.
+    """
+    return Dialer(target, tls).channel()
+
+
+class Dialer:
+    """Channels to one target that follow the certificates' files: `channel` gives a new one when they have changed.
+
+    What runs on the old one goes on: its connection is not affected by new certificates.
+    """
+
+    def __init__(self, target: str, tls: TlsFiles | None = None) -> None:
+        self._target = target
+        self._certificates = Certificates(tls) if tls is not None else None
+        self._pems: Pems | None = None
+        self._channels: list[grpc.aio.Channel] = []
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def channel(self) -> grpc.aio.Channel:
+        """The channel for the next call."""
+        pems = self._certificates.current() if self._certificates is not None else None
+        if not self._channels or pems is not self._pems:
+            self._pems = pems
+            self._channels.append(self._open(pems))
+            if len(self._channels) > 2:
+                closing = asyncio.ensure_future(self._channels.pop(0).close())
+                self._closing.add(closing)
+                closing.add_done_callback(self._closing.discard)
+        return self._channels[-1]
+
+    async def close(self) -> None:
+        """Close all channels."""
+        channels, self._channels = self._channels, []
+        await asyncio.gather(*(one.close() for one in channels), *self._closing)
+
+    def _open(self, pems: Pems | None) -> grpc.aio.Channel:
+        options = (*_KEEPALIVE, *_RECONNECT)
+        if pems is None:
+            return grpc.aio.insecure_channel(self._target, options=options)
+        return grpc.aio.secure_channel(self._target, channel_credentials(pems), options=options)
