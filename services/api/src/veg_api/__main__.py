@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import click
-from veg_common import logs, metrics, process, server
-from veg_common.folder import FolderStore
+from veg_common import logs, process
+from veg_common.tls import TlsError, tls_files, tls_options
 
+from veg_api import check as health
 from veg_api import config
-from veg_api.config import ConfigError, Settings
-from veg_api.controller import Controller
+from veg_api.config import ConfigError, Settings, Topology
 from veg_api.core.workload import Defaults
-from veg_api.link import Link
-from veg_api.rpc import SERVICE_NAME, GatewayService, ProgrammerClient
-from veg_api.views import GatewayViews
+from veg_api.process import Process
 
 
 @click.group(context_settings={"auto_envvar_prefix": "VEG_API"})
@@ -24,9 +23,22 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--store", required=True, help="Where the resources are: folder:<dir>.")
+@click.option(
+    "--store",
+    required=True,
+    help="Where the resources are: folder:DIR, kube (service account or default kubeconfig), kube:KUBECONFIG[#CONTEXT].",
+)
 @click.option("--programmer", required=True, help="gRPC target of ovn-programmer: unix:/path or host:port.")
 @click.option("--listen", required=True, help="gRPC address to serve on: unix:/path or host:port.")
+@click.option(
+    "--topology",
+    type=click.Choice(["managed", "kube-ovn"]),
+    default="managed",
+    show_default=True,
+    help="Whose Vpc, Subnet and IP objects are: ours, or Kube-OVN's.",
+)
+@click.option("--leader-elect", is_flag=True, help="Of several processes one writes: elected by a Lease.")
+@click.option("--namespace", default="", help="Namespace of the Lease.")
 @click.option("--image", default="", help="Image of gateways that name none.")
 @click.option(
     "--bfd-min-ttl",
@@ -35,55 +47,82 @@ def main() -> None:
     show_default=True,
     help="Gateways discard OVN's BFD packets that arrive with a smaller TTL or hop limit: 255 less the routers between.",
 )
-@click.option("--metrics", "metrics_listen", default="", help="Serve Prometheus metrics on host:port.")
+@tls_options
+@click.option(
+    "--metrics",
+    "metrics_listen",
+    default="",
+    help="Serve /metrics (Prometheus), /healthz and /readyz over HTTP on host:port.",
+)
 @click.option("--log-level", type=click.Choice(logs.LEVELS), default="info", show_default=True)
 @click.option("--log-format", type=click.Choice(["auto", "json", "console"]), default="auto")
 def run(  # noqa: PLR0913, PLR0917 - click passes every flag as an argument
     store: str,
     programmer: str,
     listen: str,
+    topology: Topology,
+    leader_elect: bool,  # noqa: FBT001
+    namespace: str,
     image: str,
     bfd_min_ttl: int,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_ca: Path | None,
     metrics_listen: str,
     log_level: str,
     log_format: logs.Format,
 ) -> None:
     """Reconcile until told to stop."""
     try:
-        settings = config.parse(store, programmer, listen, image, bfd_min_ttl)
-    except ConfigError as error:
+        settings = config.check(
+            Settings(
+                store,
+                programmer,
+                listen,
+                topology,
+                namespace if leader_elect else "",
+                tls_files(tls_cert, tls_key, tls_ca),
+                Defaults(image, bfd_min_ttl),
+            ),
+            leader_elect=leader_elect,
+        )
+    except (ConfigError, TlsError) as error:
         raise click.UsageError(str(error)) from error
-
-    async def serve(stop: asyncio.Event) -> None:
-        with metrics.serving(metrics_listen):
-            await _serve(settings, stop)
-
-    process.run_service(serve, service="api", log_level=log_level, log_format=log_format)
-
-
-async def _serve(settings: Settings, stop: asyncio.Event) -> None:
-    log = logs.get("main")
-    channel = server.channel(settings.programmer)
-    client = ProgrammerClient(channel)
-    defaults = Defaults(settings.image, settings.bfd_min_ttl)
-    controller = Controller(
-        FolderStore(settings.store), lambda on_change: Link(client, on_change), defaults=defaults
+    api = Process(settings)
+    process.run_service(
+        lambda stop: api.serve(metrics_listen, stop),
+        service="api",
+        log_level=log_level,
+        log_format=log_format,
     )
-    service = GatewayService(GatewayViews(controller, defaults))
-    grpc_server = await server.start_server(settings.listen, service.add_to, [SERVICE_NAME])
-    log.info("serving", listen=settings.listen, store=str(settings.store), programmer=settings.programmer)
-    work = asyncio.create_task(controller.run())
-    stopping = asyncio.create_task(stop.wait())
+
+
+@main.command()
+@click.option("--target", required=True, help="gRPC address of any service of ours: unix:/path or host:port.")
+@click.option(
+    "--service", default="", help="Full name of one gRPC service; the process as a whole without it."
+)
+@click.option("--timeout", default=10.0, show_default=True, help="Seconds.")
+@tls_options
+def check(  # noqa: PLR0913, PLR0917 - click passes every flag as an argument
+    target: str,
+    service: str,
+    timeout: float,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_ca: Path | None,
+) -> None:
+    """Ask a process for its gRPC health: exit code 0 and SERVING, or 1 and why not."""
+    if problem := config.check_address(target):
+        raise click.UsageError(f"--target: {problem}")
     try:
-        await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            work.result()
-    finally:
-        for task in (work, stopping):
-            task.cancel()
-        await asyncio.gather(work, stopping, return_exceptions=True)
-        await grpc_server.stop(grace=0.5)
-        await channel.close()
+        tls = tls_files(tls_cert, tls_key, tls_ca)
+    except TlsError as error:
+        raise click.UsageError(str(error)) from error
+    problem = asyncio.run(health.ask(target, service, timeout, tls))
+    if problem:
+        raise click.ClickException(f"{target}: {problem}")
+    click.echo(f"{target}: SERVING")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from typing import Literal
+
+from veg_common.stores import check_store
+from veg_common.tls import TlsFiles
+
+from veg_api.core.workload import Defaults
+
+Topology = Literal["managed", "kube-ovn"]
 
 
 class ConfigError(ValueError):
@@ -12,21 +19,34 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class Settings:
-    """Where the neighbours are. `image` runs in gateways that name none; BFD packets of OVN need `bfd_min_ttl`."""
+    """Where the neighbours are, whose the network's topology is, and what gateways get that say nothing of it.
 
-    store: Path
+    `elect_in` is the namespace of the Lease that leaders are elected by; "" for a process that is alone.
+    """
+
+    store: str
     programmer: str
     listen: str
-    image: str = ""
-    bfd_min_ttl: int = 253
+    topology: Topology = "managed"
+    elect_in: str = ""
+    tls: TlsFiles | None = None
+    defaults: Defaults = field(default_factory=Defaults)
 
 
-def parse(store: str, programmer: str, listen: str, image: str = "", bfd_min_ttl: int = 253) -> Settings:
-    """Settings from flags. Raises ConfigError."""
-    scheme, colon, rest = store.partition(":")
-    if not colon or scheme != "folder" or not rest:
-        raise ConfigError(f"--store: {store!r} is not folder:<dir>")
-    for flag, value in (("--programmer", programmer), ("--listen", listen)):
-        if not value.startswith("unix:") and not value.rpartition(":")[2].isdigit():
-            raise ConfigError(f"{flag}: {value!r} is neither unix:/path nor host:port")
-    return Settings(Path(rest), programmer, listen, image, bfd_min_ttl)
+def check(settings: Settings, *, leader_elect: bool = False) -> Settings:
+    """The settings if they make sense. Raises ConfigError."""
+    if problem := check_store(settings.store):
+        raise ConfigError(f"--store: {problem}")
+    for flag, value in (("--programmer", settings.programmer), ("--listen", settings.listen)):
+        if problem := check_address(value):
+            raise ConfigError(f"{flag}: {problem}")
+    if leader_elect and not settings.elect_in:
+        raise ConfigError("--leader-elect: --namespace must be given too")
+    return settings
+
+
+def check_address(value: str) -> str | None:
+    """What is wrong with a gRPC address; None if nothing is."""
+    if value.startswith("unix:") or value.rpartition(":")[2].isdigit():
+        return None
+    return f"{value!r} is neither unix:/path nor host:port"

@@ -60,7 +60,7 @@ class _Suspicion:
 
 
 class Controller:
-    """See the module. `on_pass` is called after every pass with the gateways that may look different now."""
+    """See the module. Without leading (`lead`) it follows the store, so that others can read, and does nothing else."""
 
     def __init__(
         self,
@@ -69,6 +69,7 @@ class Controller:
         *,
         defaults: Defaults = DEFAULTS,
         now: Callable[[], str] | None = None,
+        leading: bool = True,
     ) -> None:
         self._store = store
         self._defaults = defaults
@@ -76,8 +77,16 @@ class Controller:
         self._log = logs.get("controller")
         self._wake = asyncio.Event()
         self.feed = Feed(store, KINDS, self._wake.set)
-        self.link = link(self._outcomes_changed)
+        self._new_link = link
+        self._leading = leading
+        self._linked: asyncio.Task[None] | None = None
         self._base = Snapshot()
+        self.listeners: list[Callable[[frozenset[Ref]], None]] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        """Forget all that a leader knows of what it did: another may have led since."""
+        self.link = self._new_link(self._outcomes_changed)
         self._intents: dict[IntentKey, Intent | None] = {}
         self._due: set[GatewayKey] = set()
         self._later: dict[GatewayKey, None] = {}
@@ -91,7 +100,6 @@ class Controller:
         self._failed: set[GatewayKey] = set()
         self._topology_known = False
         self._refusals: list[EventRecord] = []
-        self.listeners: list[Callable[[frozenset[Ref]], None]] = []
 
     @property
     def snapshot(self) -> Snapshot:
@@ -100,10 +108,25 @@ class Controller:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.feed.run())
-            tasks.create_task(self.link.run())
-            tasks.create_task(self._loop())
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self.feed.run())
+                tasks.create_task(self._loop())
+                self.lead(self._leading)
+        finally:
+            if self._linked is not None:
+                self._linked.cancel()
+
+    def lead(self, leading: bool) -> None:  # noqa: FBT001 - what an election tells
+        """Begin to work, or stop at once."""
+        if self._linked is not None:
+            self._linked.cancel()
+            self._linked = None
+        self._leading = leading
+        self._begin()
+        if leading:
+            self._linked = asyncio.ensure_future(self.link.run())
+        self._wake.set()
 
     async def _loop(self) -> None:
         failures = 0
@@ -112,7 +135,7 @@ class Controller:
             self._wake.clear()
             try:
                 self._take()
-                if self.feed.synced:
+                if self.feed.synced and self._leading:
                     await self._pass()
                 failures = 0
                 continue

@@ -5,7 +5,7 @@ The only module that imports `*_pb2`. It decides nothing: the link drives the cl
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from typing import Any, Literal, NoReturn, Protocol
 
 import grpc
@@ -48,8 +48,17 @@ WatchType = Literal["ADDED", "MODIFIED", "DELETED", "SYNCED"]
 class ProgrammerClient:
     """The calls of ProgrammerService in the words of `core`; see `link.Client` for the errors."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._stub = programmer_pb2_grpc.ProgrammerServiceStub(channel)
+    def __init__(self, channel: Callable[[], grpc.aio.Channel]) -> None:
+        self._channel = channel
+        self._made: tuple[grpc.aio.Channel, Any] | None = None
+
+    @property
+    def _stub(self) -> Any:
+        """The stub of the channel for the next call: new certificates bring a new one."""
+        channel = self._channel()
+        if self._made is None or self._made[0] is not channel:
+            self._made = channel, programmer_pb2_grpc.ProgrammerServiceStub(channel)
+        return self._made[1]
 
     async def watch(self) -> AsyncGenerator[Event, None]:
         """The stream, in order and without gaps."""

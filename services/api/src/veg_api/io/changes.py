@@ -15,6 +15,7 @@ from veg_common.store import (
 
 from veg_api.core.change import Change, Create, Delete, EventRecord, Patch
 from veg_api.errors import RetryableError
+from veg_api.metrics import WRITES
 
 
 class StaleError(RetryableError):
@@ -32,6 +33,7 @@ async def carry_out(store: ObjectStore, change: Change) -> Object | None:
     Raises StaleError when the plan must be made again, InvalidObjectError when the store refuses the object.
     """
     ref = change.ref
+    WRITES.labels(ref.kind, type(change).__name__).inc()
     try:
         if isinstance(change, Create):
             return await store.create(change.object)
