@@ -42,7 +42,7 @@ def affected(before: Snapshot, after: Snapshot, touched: Iterable[Ref]) -> Affec
             keys.add((ref.namespace, ref.name))
             keys |= _rivals(before, after, ref)
             frees = True
-        elif ref.kind in ("Deployment", "ConfigMap"):
+        elif ref.kind in ("Deployment", "ConfigMap", "PodDisruptionBudget"):
             keys |= _labelled(before, after, ref)
         elif ref.kind in ("Pod", "IP"):
             keys |= _users(before, after, ref)

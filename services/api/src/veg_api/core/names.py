@@ -23,6 +23,9 @@ APPLIED_ANNOTATION = "ovn.kubernetes.io/vpc-egress-gateway-applied"
 # On a client pod that can not get an address: why.
 ALLOCATION_ERROR_ANNOTATION = "ovn.kubernetes.io/allocation_error"
 
+# On a gateway's pods: a mark of the configuration. Kubelet looks at a pod that changes, and refreshes its volumes at
+# once instead of within a minute.
+CONFIG_ANNOTATION = "vpc-egress-gateway/config-generation"
 NETWORKS_ANNOTATION = "k8s.v1.cni.cncf.io/networks"
 # On a gateway: "false" keeps its agents from probing the way out.
 UPLINK_ANNOTATION = "ovn.kubernetes.io/uplink-probe"

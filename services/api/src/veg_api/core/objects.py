@@ -15,6 +15,7 @@ from veg_api.core import addresses
 from veg_api.core.addresses import AddressError
 from veg_api.core.names import (
     ALLOCATION_ERROR_ANNOTATION,
+    CONFIG_ANNOTATION,
     GATEWAY_LABEL,
     INDEX_LABEL,
     INTERFACE_LABEL,
@@ -52,6 +53,7 @@ class Pod:
 
     `trouble` is what scheduler and kubelet say of why it does not run or is not ready; "" when they say nothing.
     `containers` are (name, ready) as far as the kubelet has told, `wanted` the names of those in its spec.
+    `config_mark` tells of which configuration kubelet was last reminded.
     """
 
     namespace: str
@@ -71,6 +73,7 @@ class Pod:
     trouble: str = ""
     containers: tuple[tuple[str, bool], ...] = ()
     wanted: tuple[str, ...] = ()
+    config_mark: str = ""
 
     def holding(self, prefix: str) -> Holding | None:
         """What it has on one network."""
@@ -153,6 +156,7 @@ def parse_pod(obj: Object) -> Pod:
         allocation_error=str(annotations.get(ALLOCATION_ERROR_ANNOTATION, "")),
         trouble=_trouble(status),
         wanted=tuple(sorted(wanted)),
+        config_mark=str(annotations.get(CONFIG_ANNOTATION, "")),
         containers=tuple(
             sorted(
                 (str(c.get("name")), c.get("ready") is True) for c in _list(status.get("containerStatuses"))

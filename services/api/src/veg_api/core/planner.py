@@ -31,6 +31,7 @@ from veg_api.core.intents import GatewayIntent, IntentKey, gateway_key
 from veg_api.core.ledger import Ledger
 from veg_api.core.names import (
     APPLIED_ANNOTATION,
+    CONFIG_ANNOTATION,
     FINALIZER,
     GATEWAY_KIND,
     GATEWAY_LABEL,
@@ -39,7 +40,7 @@ from veg_api.core.objects import Pod
 from veg_api.core.pools import Pools
 from veg_api.core.problems import Problem
 from veg_api.core.resolved import Resolved, from_json
-from veg_api.core.snapshot import Snapshot
+from veg_api.core.snapshot import Snapshot, Table
 from veg_api.core.status import Running
 from veg_api.core.validate import check
 from veg_api.core.workload import DEFAULTS, Defaults
@@ -109,9 +110,14 @@ def plan_gateway(
 def gateway_keys(snapshot: Snapshot) -> set[GatewayKey]:
     """Every gateway that exists or has left something behind."""
     keys = set(snapshot.gateways.items)
-    for table in (snapshot.deployments, snapshot.config_maps):
+    for table in _owned_tables(snapshot):
         keys |= table.derived(_owned).keys()
     return keys | snapshot.ips.derived(ledger_module.ips_by_gateway).keys()
+
+
+def _owned_tables(snapshot: Snapshot) -> tuple[Table[Object], ...]:
+    """What bears an owner reference to a gateway."""
+    return snapshot.deployments, snapshot.config_maps, snapshot.budgets
 
 
 def last_good(snapshot: Snapshot, gateway: Gateway) -> Resolved | None:
@@ -159,17 +165,39 @@ def _materialise(
     for entry in ledger.entries:
         wanted += workload.ip_objects(gateway, resolved, entry, pods.get(users.get(entry.index, "")))
     places = [e for n, e in enumerate(ledger.entries) if n < resolved.replicas or e.index in users]
-    wanted.append(workload.config_map(gateway, resolved, places, defaults))
-    wanted.append(workload.deployment(gateway, resolved, ledger.entries, defaults))
+    config = workload.config_map(gateway, resolved, places, defaults)
+    wanted += [config, workload.deployment(gateway, resolved, ledger.entries, defaults)]
+    if workload.needs_budget(resolved):
+        wanted.append(workload.disruption_budget(gateway, resolved))
+    elif snapshot.budgets.get(resolved.deployment, gateway.namespace) is not None:
+        yield from _surplus_budget(snapshot, gateway, resolved)
     for obj in wanted:
         change = put(obj, _current(snapshot, obj))
         if change is not None:
             yield change
-    for pod in ledger.fresh:
-        annotations = workload.pod_annotations(resolved, ledger.given[pod.name])
-        yield Patch(Ref("Pod", pod.namespace, pod.name), {"metadata": {"annotations": annotations}})
+    yield from _annotations(state, workload.config_mark(config))
     if (old := _to_replace(ledger, state)) is not None:
         yield Delete(Ref("Pod", old.namespace, old.name))
+
+
+def _annotations(state: Running, mark: str) -> Iterator[Patch]:
+    """Addresses of pods that are given theirs, and what makes kubelet bring a new configuration into all."""
+    fresh = {pod.name for pod in state.ledger.fresh}
+    for pod in (replica.pod for replica in state.replicas):
+        annotations: Object = {}
+        if pod.name in fresh:
+            annotations |= workload.pod_annotations(state.resolved, state.ledger.given[pod.name])
+        if pod.config_mark != mark and not pod.deleting:
+            annotations[CONFIG_ANNOTATION] = mark
+        if annotations:
+            yield Patch(Ref("Pod", pod.namespace, pod.name), {"metadata": {"annotations": annotations}})
+
+
+def _surplus_budget(snapshot: Snapshot, gateway: Gateway, resolved: Resolved) -> Iterator[Delete]:
+    """Our own PodDisruptionBudget of a gateway that has one replica by now."""
+    for ref, budget in snapshot.budgets.derived(_owned).get(gateway.key, ()):
+        if ref.name == resolved.deployment and "deletionTimestamp" not in budget["metadata"]:
+            yield Delete(ref)
 
 
 def _to_replace(ledger: Ledger, state: Running) -> Pod | None:
@@ -210,7 +238,7 @@ def _teardown(snapshot: Snapshot, key: GatewayKey) -> tuple[list[Change], list[s
     """(deletions to ask for now, what is still there, for people)."""
     changes: list[Change] = []
     waiting: list[str] = []
-    for table in (snapshot.deployments, snapshot.config_maps):
+    for table in _owned_tables(snapshot):
         for ref, obj in table.derived(_owned).get(key, ()):
             waiting.append(str(ref))
             if "deletionTimestamp" not in obj["metadata"]:
@@ -252,8 +280,7 @@ def _current(snapshot: Snapshot, wanted: Object) -> Object | None:
     if wanted["kind"] == "IP":
         ip = snapshot.ips.get(metadata["name"])
         return ip.raw if ip else None
-    table = snapshot.deployments if wanted["kind"] == "Deployment" else snapshot.config_maps
-    return table.get(metadata["name"], metadata["namespace"])
+    return snapshot.tables[wanted["kind"]].get(metadata["name"], metadata["namespace"])
 
 
 def _ref(gateway: Gateway) -> Ref:

@@ -92,6 +92,7 @@ _PARSERS: dict[str, Callable[[Object], Any]] = {
     # Our own output: compared field by field with what is wanted, so they stay as they are.
     "Deployment": _own,
     "ConfigMap": _own,
+    "PodDisruptionBudget": _own,
 }
 KINDS = tuple(_PARSERS)
 _WITH_OWN_STATUS = ("Subnet", "Vpc")
@@ -165,6 +166,11 @@ class Snapshot:
     def config_maps(self) -> Table[Object]:
         """ConfigMaps, as they are."""
         return self.tables["ConfigMap"]
+
+    @property
+    def budgets(self) -> Table[Object]:
+        """PodDisruptionBudgets, as they are."""
+        return self.tables["PodDisruptionBudget"]
 
     def subnet(self, name: str) -> Subnet | None:
         """The Subnet in force under a name; None when there is none or it never was usable."""

@@ -57,6 +57,38 @@ _READY = f"{_HEALTHY} || {{ cat {RUN_MOUNT}/problem; exit 1; }}"
 _ALIVE = f"{_HEALTHY} || test -s {RUN_MOUNT}/problem"
 # The speaker touches the file every second while it has sessions and all are Up.
 _SESSIONS_UP = f"find {RUN_MOUNT}/sessions-up {_FRESH}"
+# What makes a pod of two links a router. A container can not write to /proc/sys unless it is privileged, so that the
+# first one does it for the agent, which corrects what it can and says what it can not. IPv6 may be off on a node.
+_SYSCTLS = (
+    "ipv4/ip_forward=1",
+    *(f"ipv4/conf/{link}/rp_filter=0" for link in ("all", INTERNAL_INTERFACE, EXTERNAL_INTERFACE)),
+    "ipv4/conf/all/send_redirects=0",
+    *(
+        f"ipv4/conf/{link}/{setting}"
+        for link in (INTERNAL_INTERFACE, EXTERNAL_INTERFACE)
+        for setting in (
+            "forwarding=1",
+            "accept_redirects=0",
+            "accept_source_route=0",
+            "send_redirects=0",
+            "arp_ignore=1",
+            "arp_announce=2",
+        )
+    ),
+    "ipv6/conf/all/forwarding=1",
+    *(
+        f"ipv6/conf/{link}/{setting}"
+        for link in (INTERNAL_INTERFACE, EXTERNAL_INTERFACE)
+        for setting in (
+            "forwarding=1",
+            "accept_ra=0",
+            "accept_redirects=0",
+            "accept_source_route=0",
+            "keep_addr_on_down=1",
+        )
+    ),
+)
+_SET = 'cd /proc/sys/net && for s in "$@"; do f="${s%%=*}"; [ ! -e "$f" ] || echo "${s#*=}" > "$f" || exit 1; done'
 # What the uplink is probed with, ms: fast enough to matter beside BFD, slow enough for the gateway outside.
 _UPLINK_MS = (100, 1000)
 
@@ -121,6 +153,32 @@ def deployment(
             },
         },
     }
+
+
+def disruption_budget(gateway: Gateway, resolved: Resolved) -> Object:
+    """The PodDisruptionBudget: draining nodes takes one replica at a time. A single one must be free to go."""
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {
+            "name": resolved.deployment,
+            "namespace": gateway.namespace,
+            "labels": {GATEWAY_LABEL: gateway.name},
+            "ownerReferences": [owner_reference(gateway)],
+        },
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {GATEWAY_LABEL: gateway.name}}},
+    }
+
+
+def needs_budget(resolved: Resolved) -> bool:
+    """Whether there is more than one replica to look after."""
+    return resolved.replicas > 1
+
+
+def config_mark(config: Object) -> str:
+    """What a pod's annotation says of the configuration that it should have by now."""
+    text = str((config.get("data") or {}).get(CONFIG_KEY, ""))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def config_map(
@@ -276,6 +334,7 @@ def _pod_spec(resolved: Resolved, labels: Object, image: str) -> Object:
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": _GRACE_S if resolved.bfd is None else _BFD_GRACE_S,
+        "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
         "affinity": {
             "nodeAffinity": node_affinity,
             "podAntiAffinity": {
@@ -284,6 +343,7 @@ def _pod_spec(resolved: Resolved, labels: Object, image: str) -> Object:
                 ]
             },
         },
+        "initContainers": [_router(resolved.image or image or DEFAULT_IMAGE)],
         "containers": _containers(resolved, resolved.image or image or DEFAULT_IMAGE),
         "volumes": [
             {"name": "config", "configMap": {"name": config_map_name(resolved.deployment)}},
@@ -295,7 +355,8 @@ def _pod_spec(resolved: Resolved, labels: Object, image: str) -> Object:
 def _rollout(resolved: Resolved) -> Object:
     """How pods are replaced. With BFD one by one, each only after the sessions of the one before have settled."""
     if resolved.bfd is None:
-        return {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 1}}}
+        rolling = {"maxSurge": 1, "maxUnavailable": 1}
+        return {"minReadySeconds": None, "strategy": {"type": "RollingUpdate", "rollingUpdate": rolling}}
     rolling = {"maxSurge": 0, "maxUnavailable": 1}
     return {"minReadySeconds": _SETTLE_S, "strategy": {"type": "RollingUpdate", "rollingUpdate": rolling}}
 
@@ -314,6 +375,28 @@ def _exec_probe(command: str, period_s: int, failures: int) -> Object:
     }
 
 
+def _least(*capabilities: str) -> Object:
+    """root, because capabilities of others are lost on exec, without anything else that root has."""
+    return {
+        "privileged": False,
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "runAsUser": 0,
+        "capabilities": {"add": list(capabilities), "drop": ["ALL"]},
+    }
+
+
+def _router(image: str) -> Object:
+    """Sets the kernel's parameters of the pod's network namespace, and ends."""
+    return {
+        "name": "sysctl",
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["sh", "-c", _SET, "sysctl", *_SYSCTLS],
+        "securityContext": {"privileged": True, "readOnlyRootFilesystem": True, "runAsUser": 0},
+    }
+
+
 def _speaker(image: str) -> Object:
     """The BFD speaker. It must not be slower than its timers: SYS_NICE lets it ask the kernel for precedence."""
     return {
@@ -321,10 +404,8 @@ def _speaker(image: str) -> Object:
         "image": image,
         "imagePullPolicy": "IfNotPresent",
         "command": ["veg-bfd", "run", "--run-dir", RUN_MOUNT],
-        "securityContext": {
-            "privileged": False,
-            "capabilities": {"add": ["NET_ADMIN", "NET_RAW", "SYS_NICE"], "drop": ["ALL"]},
-        },
+        # NET_ADMIN: a receive buffer above the node's limit.
+        "securityContext": _least("NET_ADMIN", "NET_RAW", "SYS_NICE"),
         "readinessProbe": _exec_probe(_SESSIONS_UP, 1, 2),
         "volumeMounts": [{"name": "run", "mountPath": RUN_MOUNT}],
     }
@@ -343,10 +424,9 @@ def _agent(image: str) -> Object:
             "--run-dir",
             RUN_MOUNT,
         ],
-        "securityContext": {
-            "privileged": False,
-            "capabilities": {"add": ["NET_ADMIN", "NET_RAW"], "drop": ["ALL"]},
-        },
+        # The root file system is read-only: the lock of the iptables commands needs a place too.
+        "env": [{"name": "XTABLES_LOCKFILE", "value": f"{RUN_MOUNT}/xtables.lock"}],
+        "securityContext": _least("NET_ADMIN", "NET_RAW"),
         "readinessProbe": _exec_probe(_READY, 1, 2),
         # A restart helps only an agent that hangs: give it time to repair what it can.
         "livenessProbe": {**_exec_probe(_ALIVE, 2, 15), "initialDelaySeconds": 30},
