@@ -36,7 +36,7 @@ lost       packets sent after the fault began that were not answered within a se
 p50, p99   of the runs' gaps, nearest rank
 
 A run is told and measured again when it measured something else: a core of the machine stood still for half the
-detection time or 100 ms (virtual machines do that), or no flow left by the replica that was to fail.
+detection time (virtual machines do that), or no flow left by the replica that was to fail.
 
 The last line with --json is one object: interval_ms, runs, for dying and surviving p50_ms, p99_ms, max_ms, lost, and
 how many runs were repeated.
