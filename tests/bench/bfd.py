@@ -32,12 +32,12 @@ from pathlib import Path
 import grpc
 from veg.bfd.v1 import bfd_pb2 as pb
 from veg.bfd.v1 import bfd_pb2_grpc as pb_grpc
+from veg_sandbox.failover.pauses import Watch
 
 from tests.bench.bfd_ends import (
     Case,
     End,
     VegEnd,
-    Watch,
     busy,
     cpu_seconds,
     link,

@@ -6,21 +6,19 @@ The measured end has one address, its peer one a session: FRR knows single-hop s
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import signal
-import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Protocol
 
 import grpc
 from veg.bfd.v1 import bfd_pb2 as pb
 
-from tests.bench.bfd_wire import SHORTEST_PAUSE_NS, Key, Pause
+from tests.bench.bfd_wire import Key
 from tests.functional.bfd_interop.frr import Frr
 from tests.functional.bfd_interop.lab import DEVICE, Pair
 from tests.functional.bfd_interop.speaker import ACTIVE, Speaker, session
@@ -181,59 +179,6 @@ def busy(cores: int) -> Iterator[None]:
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-
-
-class Watch:
-    """When the machine let nobody run: a process a core, above every speaker, that only sleeps 2 ms at a time.
-
-    A pause that it sees (of the hypervisor, of kernel code that does not yield) no speaker can be blamed for.
-    """
-
-    _SLOTS = 4096
-
-    def __init__(self) -> None:
-        self._cores = sorted(os.sched_getaffinity(0))
-        self._shared = [mmap.mmap(-1, 16 * (self._SLOTS + 1)) for _ in self._cores]
-        self._pids: list[int] = []
-
-    def __enter__(self) -> Self:
-        """Start watching."""
-        for shared, core in zip(self._shared, self._cores, strict=True):
-            pid = os.fork()
-            if pid == 0:
-                try:
-                    self._watch(os.getppid(), shared, core)
-                finally:
-                    os._exit(0)
-            self._pids.append(pid)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Stop watching."""
-        for pid in self._pids:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-
-    def pauses(self, since: int) -> list[Pause]:
-        """Pauses of any core that ended after `since` (CLOCK_REALTIME, ns)."""
-        found: list[Pause] = []
-        for shared in self._shared:
-            (count,) = struct.unpack_from("q", shared)
-            found += [Pause(*struct.unpack_from("qq", shared, 16 * (n + 1))) for n in range(count)]
-        return sorted(pause for pause in found if pause.end > since)
-
-    def _watch(self, parent: int, shared: mmap.mmap, core: int) -> None:
-        os.sched_setaffinity(0, {core})
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY + 30))
-        count = 0
-        while os.getppid() == parent and count < self._SLOTS:
-            begun = time.time_ns()
-            time.sleep(0.002)
-            end = time.time_ns()
-            if end - begun > 2_000_000 + SHORTEST_PAUSE_NS:
-                count += 1
-                struct.pack_into("qq", shared, 16 * count, begun, end)
-                struct.pack_into("q", shared, 0, count)
 
 
 def _spin(parent: int) -> None:

@@ -18,11 +18,12 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import NamedTuple
 
+from veg_sandbox.failover.pauses import SHORTEST_PAUSE_NS, Pause
+
 _NANO = 0xA1B23C4D
 _RECORD = struct.Struct("<IIII")
 _ADDRESSES = struct.Struct("!II")
 _DOWN = 1
-SHORTEST_PAUSE_NS = 3_000_000
 Key = tuple[str, str]
 """(local, peer) of a session, seen from the measured end."""
 
@@ -42,13 +43,6 @@ class Late(NamedTuple):
     ms: float
     due: int
     at: int
-
-
-class Pause(NamedTuple):
-    """The machine ran nobody on a core; CLOCK_REALTIME in ns."""
-
-    begin: int
-    end: int
 
 
 class Cut(NamedTuple):

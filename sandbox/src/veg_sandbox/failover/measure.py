@@ -55,7 +55,7 @@ class Plan:
         return self.interval_ms * self.multiplier / 1000
 
     @property
-    def longest_stall_ms(self) -> float:
+    def longest_pause_ms(self) -> float:
         """A machine that stands still for so long ends sessions by itself."""
         return self.detection_s * 500
 
@@ -124,8 +124,8 @@ class Measurement:
             result = self._run(number)
             if not result.dying.flows:
                 on_repeat("the replica that is to fail carries no flow: its session does not stay up")
-            elif tries_left and result.stalled_ms >= self._plan.longest_stall_ms:
-                on_repeat(f"the machine stood still for {result.stalled_ms:g} ms")
+            elif tries_left and result.paused_ms >= self._plan.longest_pause_ms:
+                on_repeat(f"the machine stood still for {result.paused_ms:g} ms")
             else:
                 return result
         raise CliError(
@@ -151,7 +151,7 @@ class Measurement:
         dying, surviving = split(seen["flows"], victim.external, self._plan.period_ms)
         self.until_steady()
         told = f"{victim.name} on {victim.node}"
-        return Run(told, dying, surviving, time.monotonic() - healed, seen["stalled_ms"])
+        return Run(told, dying, surviving, time.monotonic() - healed, seen["paused_ms"])
 
     def _break(self, victim: Replica) -> Fault | None:
         if self._plan.fault == DRAIN:

@@ -7,7 +7,7 @@ by the kernel's own receive timestamps (SO_TIMESTAMPNS), so that this process be
 network being late. Commands are JSON lines on standard input, each answered by one line; the end of input ends it.
 
     {"peek": true}                      -> {"now": …, "silent_ms": {flow: …}}
-    {"from": T, "to": T}                -> {"flows": [{"source", "gap_ms", "gap_at", "lost", "sent"}, …], "stalled_ms"}
+    {"from": T, "to": T}                -> {"flows": [{"source", "gap_ms", "gap_at", "lost", "sent"}, …], "paused_ms"}
 
 Times are seconds of CLOCK_REALTIME. Only the standard library.
 """
@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from veg_sandbox.failover.gaps import Answer, FlowLog
-from veg_sandbox.failover.stalls import Stalls, watch_cores
+from veg_sandbox.failover.pauses import Watch
 from veg_sandbox.net.echo import ECHO_PORT
 
 # Not in Python's socket module: asm-generic/socket.h.
@@ -89,9 +89,9 @@ def open_flow(target: str, port: int) -> Flow:
 class Prober:
     """Sends, receives and answers commands until its input ends."""
 
-    def __init__(self, flows: list[Flow], interval: float, stalls: Stalls) -> None:
+    def __init__(self, flows: list[Flow], interval: float, watch: Watch) -> None:
         self._flows = flows
-        self._stalls = stalls
+        self._watch = watch
         self._interval = interval
         self._input = b""
 
@@ -130,7 +130,7 @@ class Prober:
         begin, end = command["from"], command["to"]
         return {
             "flows": [flow.log.report(begin, end) for flow in self._flows],
-            "stalled_ms": round(self._stalls.longest(begin, end) * 1000, 1),
+            "paused_ms": round(self._watch.longest_ms(begin, end), 1),
         }
 
 
@@ -152,8 +152,8 @@ def main() -> None:
     with contextlib.suppress(OSError):
         # A measurement must not wait for what it measures: this takes a few per cent of a core at most.
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-    with watch_cores() as stalls:
-        Prober(flows, options.interval_ms / 1000, stalls).run()
+    with Watch() as watch:
+        Prober(flows, options.interval_ms / 1000, watch).run()
 
 
 if __name__ == "__main__":

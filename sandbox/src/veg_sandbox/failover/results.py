@@ -31,7 +31,7 @@ class Run:
     surviving: Share
     recovery_s: float = 0.0
     """From healing until both replicas served again."""
-    stalled_ms: float = 0.0
+    paused_ms: float = 0.0
     """The longest time for which a core of the machine stood still meanwhile."""
 
 
