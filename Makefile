@@ -17,7 +17,8 @@ check: setup ## the fast loop: format, lint, types, import rules, contracts, uni
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 	@$(MAKE) --no-print-directory proto-check
-	@$(BIN)/pytest -q -n 2 tests/unit
+	@$(BIN)/python scripts/reference.py --check
+	@$(BIN)/pytest -q -n 2 tests/unit $$([ -z "$$(scripts/helm.sh)" ] || echo tests/chart)
 
 test: check ## every test: unit, functional (real ovsdb, real namespaces), topology (the sandbox)
 	@$(BIN)/pytest tests/functional tests/topology
