@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from veg_bfd.cli import BadInputError
 from veg_bfd.config import DEFAULT_RUN_DIR, Settings, checked_metrics
 from veg_bfd.core.engine import Engine
 from veg_bfd.errors import ConfigError
@@ -18,38 +19,28 @@ from veg_bfd.io.priority import raise_descriptor_limit, schedule
 from veg_bfd.io.udp import PORT, Receiver
 
 
-class BadInputError(click.ClickException):
-    """Input that can not be used: one line, exit code 2."""
-
-    exit_code = 2
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "VEG_BFD"})
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
     """Bidirectional Forwarding Detection (RFC 5880, 5881) for a gateway pod."""
 
 
+# VEG_BFD_RUN_DIR and so on, without the command's own name.
 @cli.command(context_settings={"auto_envvar_prefix": "VEG_BFD"})
 @click.option(
     "--run-dir",
-    envvar="VEG_BFD_RUN_DIR",
     type=click.Path(path_type=Path, file_okay=False),
     default=DEFAULT_RUN_DIR,
     show_default=True,
     help="Folder of the sockets and of the files sessions-up and drained.",
 )
-@click.option(
-    "--listen", envvar="VEG_BFD_LISTEN", default="", help="gRPC address.  [default: unix:RUN_DIR/bfd.sock]"
-)
+@click.option("--listen", default="", help="gRPC address.  [default: unix:RUN_DIR/bfd.sock]")
 @click.option(
     "--metrics",
-    envvar="VEG_BFD_METRICS",
     default="",
     help="HOST:PORT of Prometheus metrics; none by default.",
 )
 @click.option(
     "--linger",
-    envvar="VEG_BFD_LINGER",
     type=click.FloatRange(0, 3600),
     default=20.0,
     show_default=True,
@@ -57,7 +48,6 @@ def cli() -> None:
 )
 @click.option(
     "--priority",
-    envvar="VEG_BFD_PRIORITY",
     type=click.IntRange(0, 99),
     default=20,
     show_default=True,
@@ -65,14 +55,12 @@ def cli() -> None:
 )
 @click.option(
     "--log-level",
-    envvar="VEG_BFD_LOG_LEVEL",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
     show_default=True,
 )
 @click.option(
     "--log-format",
-    envvar="VEG_BFD_LOG_FORMAT",
     type=click.Choice(["auto", "json", "console"]),
     default="auto",
     show_default=True,
