@@ -89,8 +89,9 @@ def gateway(name: str = "gateway1", **spec: Any) -> str:
 class FakeProgrammer(programmer_pb2_grpc.ProgrammerServiceServicer):
     """Keeps rows over its own restarts, as the Northbound database does. `refused` and `slow_s` are fault switches."""
 
-    def __init__(self, listen: str) -> None:
+    def __init__(self, listen: str, tls: server.TlsFiles | None = None) -> None:
         self.listen = listen
+        self.tls = tls
         self.rows: dict[tuple[int, str], Any] = {}
         self.history: list[Any] = []
         self.refused: set[str] = set()
@@ -113,7 +114,10 @@ class FakeProgrammer(programmer_pb2_grpc.ProgrammerServiceServicer):
         self._session.clear()
         self._outcomes.clear()
         self._server = await server.start_server(
-            self.listen, lambda s: programmer_pb2_grpc.add_ProgrammerServiceServicer_to_server(self, s), []
+            self.listen,
+            lambda s: programmer_pb2_grpc.add_ProgrammerServiceServicer_to_server(self, s),
+            [],
+            self.tls,
         )
 
     async def stop(self) -> None:

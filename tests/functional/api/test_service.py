@@ -108,7 +108,7 @@ async def test_plan(lab: Lab) -> None:
         await lab.until(settled)
         changed = gateway(policies=[{"ipBlocks": ["10.16.1.0/24"]}])
         answer = await stub.PlanGateway(pb.PlanGatewayRequest(manifest=changed))
-        assert [operation.kind for operation in answer.operations] == ["ConfigMap", "Row"]
+        assert [operation.kind for operation in answer.operations] == ["ConfigMap", "Pod", "Row"]
         await lab.programmer.stop()
         answer = await stub.PlanGateway(pb.PlanGatewayRequest(manifest=changed))
         assert [p.warning for p in answer.problems] == [True]

@@ -12,6 +12,7 @@ from veg_api.core.planner import GatewayPlan, gateway_keys, plan_gateway
 from veg_api.core.pools import Pools
 from veg_api.core.snapshot import KINDS, Snapshot
 from veg_api.core.topology import TopologyPlan, plan_topology
+from veg_api.core.workload import Defaults
 from veg_common.objects import Object, Ref, kind_of, merge_patch, ref_of
 
 EXTERNAL = ("eth1", "default")
@@ -114,6 +115,7 @@ class World:
         self.events: list[Any] = []
         self.deleted: list[Ref] = []
         self._uid = 0
+        self.defaults = Defaults()
         for item in objects:
             self.put(item)
 
@@ -206,12 +208,14 @@ class World:
         """Everything that is to be done now."""
         snapshot = self.view()
         pools = Pools(snapshot)
-        plans = {key: plan_gateway(snapshot, key, pools) for key in sorted(gateway_keys(snapshot))}
-        return plans, plan_topology(snapshot, pools)
+        plans = {
+            key: plan_gateway(snapshot, key, pools, self.defaults) for key in sorted(gateway_keys(snapshot))
+        }
+        return plans, TopologyPlan() if self.defaults.kube_ovn else plan_topology(snapshot, pools)
 
     def plan(self, name: str = "gateway1", namespace: str = "default") -> GatewayPlan:
         """The plan of one gateway."""
-        return plan_gateway(self.view(), (namespace, name))
+        return plan_gateway(self.view(), (namespace, name), defaults=self.defaults)
 
     def carry_out(self, changes: Iterable[Change]) -> None:
         """What the store would do."""

@@ -1,6 +1,5 @@
 """Subnets and Vpcs in use are not deleted under those who use them."""
 
-from veg_api.core.topology import plan_topology
 from veg_common.objects import Object, Ref
 
 from tests.unit.api.conftest import World, gateway, obj, pod, subnet
@@ -80,13 +79,3 @@ def test_nobody_new_moves_in(world: World) -> None:
     assert "being deleted" in world.events[-1].message or "being deleted" in world.events[-2].message
     assert world.condition_of("Validated", "gateway1")[1] == "SubnetDeleting"
     assert "ovn.kubernetes.io/allocated" not in world.get("Pod", "new")["metadata"].get("annotations", {})
-
-
-def test_protection_can_be_switched_off(world: World) -> None:
-    """Where another controller owns the networks, ours neither holds them nor leaves its finalizer behind."""
-    world.put(gateway())
-    world.settle()
-    world.carry_out(plan_topology(world.view(), protect=False).changes)
-    for kind, name in (("Vpc", "ovn-cluster"), ("Subnet", "ovn-default"), ("Subnet", "macvlan1")):
-        assert finalizers(world, kind, name) == []
-    assert plan_topology(world.view(), protect=False).changes == ()

@@ -55,6 +55,14 @@ class Processes:
         process = self.running.get(container)
         return process.pid if process is not None and process.poll() is None else None
 
+    async def exit_code(self, container: str) -> int | None:
+        """How it ended."""
+        return self.running[container].poll() if container in self.running else None
+
+    def address(self) -> str:
+        """It runs on this machine's loopback."""
+        return "127.0.0.1"
+
     def exec_argv(self, container: str, command: tuple[str, ...]) -> list[str]:
         """A probe runs beside it."""
         if self.pid(container) is None:

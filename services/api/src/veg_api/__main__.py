@@ -11,7 +11,7 @@ from veg_common.tls import TlsError, tls_files, tls_options
 
 from veg_api import check as health
 from veg_api import config
-from veg_api.config import ConfigError, Settings, Topology
+from veg_api.config import ConfigError, Settings
 from veg_api.core.workload import Defaults
 from veg_api.process import Process
 
@@ -60,7 +60,7 @@ def run(  # noqa: PLR0913, PLR0917 - click passes every flag as an argument
     store: str,
     programmer: str,
     listen: str,
-    topology: Topology,
+    topology: str,
     leader_elect: bool,  # noqa: FBT001
     namespace: str,
     image: str,
@@ -79,10 +79,9 @@ def run(  # noqa: PLR0913, PLR0917 - click passes every flag as an argument
                 store,
                 programmer,
                 listen,
-                topology,
                 namespace if leader_elect else "",
                 tls_files(tls_cert, tls_key, tls_ca),
-                Defaults(image, bfd_min_ttl),
+                Defaults(image, bfd_min_ttl, kube_ovn=topology == "kube-ovn"),
             ),
             leader_elect=leader_elect,
         )

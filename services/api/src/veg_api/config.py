@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from veg_common.stores import check_store
 from veg_common.tls import TlsFiles
 
 from veg_api.core.workload import Defaults
-
-Topology = Literal["managed", "kube-ovn"]
 
 
 class ConfigError(ValueError):
@@ -19,7 +16,7 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class Settings:
-    """Where the neighbours are, whose the network's topology is, and what gateways get that say nothing of it.
+    """Where the neighbours are, and what gateways get that say nothing of it.
 
     `elect_in` is the namespace of the Lease that leaders are elected by; "" for a process that is alone.
     """
@@ -27,7 +24,6 @@ class Settings:
     store: str
     programmer: str
     listen: str
-    topology: Topology = "managed"
     elect_in: str = ""
     tls: TlsFiles | None = None
     defaults: Defaults = field(default_factory=Defaults)

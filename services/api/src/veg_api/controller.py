@@ -281,7 +281,7 @@ class Controller:
 
     def _plan_topology(self, snapshot: Snapshot, pools: Pools) -> TopologyPlan | None:
         try:
-            plan = plan_topology(snapshot, pools)
+            plan = TopologyPlan() if self._defaults.kube_ovn else plan_topology(snapshot, pools)
         except Exception:  # noqa: BLE001
             # As above: gateways do not wait for it, and their intents are asked for without it.
             self._log.exception("plan failed", gateway="topology")

@@ -186,7 +186,7 @@ class _Work:
 
     def _fitting(self, ip: Ip | None, side: Side) -> tuple[str, ...]:
         """The addresses of an IP object if the side can still use them."""
-        if ip is None or ip.subnet != side.subnet or not _fits(ip.addresses, side):
+        if ip is None or ip.subnet != side.subnet or not fits(ip.addresses, side):
             return ()
         if any((side.subnet, text) not in self._held and self._is_lost(side, text) for text in ip.addresses):
             return ()
@@ -199,7 +199,7 @@ class _Work:
     def _free_to_adopt(self, internal: tuple[str, ...], external: tuple[str, ...]) -> bool:
         sides = ((self.resolved.internal, internal), (self.resolved.external, external))
         taken = {text for entry in self.entries.values() for text in (*entry.internal, *entry.external)}
-        return all(_fits(texts, side) and not taken & set(texts) for side, texts in sides) and not any(
+        return all(fits(texts, side) and not taken & set(texts) for side, texts in sides) and not any(
             self.pools.foreign_owner(side.subnet, text, self.key) for side, texts in sides for text in texts
         )
 
@@ -309,7 +309,7 @@ def _spots(entry: Entry, resolved: Resolved) -> set[Spot]:
     return internal | {(resolved.external.subnet, text) for text in entry.external}
 
 
-def _fits(texts: tuple[str, ...], side: Side) -> bool:
+def fits(texts: tuple[str, ...], side: Side) -> bool:
     """Whether addresses are one of each of the side's families, in its prefixes, and in its list if there is one."""
     if len(texts) != len(side.cidrs):
         return False

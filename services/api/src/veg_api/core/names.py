@@ -20,6 +20,8 @@ INTERFACE_LABEL = "ovn.kubernetes.io/vpc-egress-gateway-interface"
 SUBNET_LABEL = "ovn.kubernetes.io/subnet"
 # On the ConfigMap, beside the configuration it explains: the last good state of the gateway, as JSON.
 APPLIED_ANNOTATION = "ovn.kubernetes.io/vpc-egress-gateway-applied"
+# On the ConfigMap too, where Kube-OVN gives addresses: the pools that it is asked to choose from.
+POOLS_ANNOTATION = "ovn.kubernetes.io/vpc-egress-gateway-pools"
 # On a client pod that can not get an address: why.
 ALLOCATION_ERROR_ANNOTATION = "ovn.kubernetes.io/allocation_error"
 

@@ -13,6 +13,10 @@ from dataclasses import dataclass
 from veg_common.objects import Object, Ref
 
 from veg_api.core import (
+    kube_ovn,
+    workload,
+)
+from veg_api.core import (
     ledger as ledger_module,
 )
 from veg_api.core import (
@@ -20,9 +24,6 @@ from veg_api.core import (
 )
 from veg_api.core import (
     status as status_module,
-)
-from veg_api.core import (
-    workload,
 )
 from veg_api.core.addresses import numeric_key
 from veg_api.core.change import Change, Delete, EventRecord, Patch, put, put_status
@@ -91,7 +92,7 @@ def plan_gateway(
         status = put_status(_ref(gateway), wanted, gateway.status)
         events = status_module.transitions(gateway, wanted)
         return GatewayPlan(key, checked.problems, (status,) if status else (), events=events, unsettled=True)
-    state = _run(snapshot, gateway, resolved, pools)
+    state = _run(snapshot, gateway, resolved, pools, defaults)
     wanted = status_module.running(gateway, checked.problems, state, snapshot.programmer, snapshot.now)
     changes = [*_materialise(snapshot, gateway, state, defaults)]
     if status := put_status(_ref(gateway), wanted, gateway.status):
@@ -135,9 +136,12 @@ def _applied(snapshot: Snapshot, key: GatewayKey) -> tuple[Resolved | None, str]
     return None, ""
 
 
-def _run(snapshot: Snapshot, gateway: Gateway, resolved: Resolved, pools: Pools) -> Running:
+def _run(
+    snapshot: Snapshot, gateway: Gateway, resolved: Resolved, pools: Pools, defaults: Defaults
+) -> Running:
     pods = ledger_module.gateway_pods(snapshot, gateway.key, resolved.deployment)
-    ledger = ledger_module.plan(snapshot, gateway.key, resolved, pods, pools)
+    chooser = kube_ovn.plan if defaults.kube_ovn else ledger_module.plan
+    ledger = chooser(snapshot, gateway.key, resolved, pods, pools)
     replicas = replicas_module.observe(snapshot, gateway, resolved, pods, ledger.given)
     hops = replicas_module.nexthops(resolved, replicas, gateway.status)
     return Running(
@@ -159,13 +163,16 @@ def _materialise(
         yield _finalizers(gateway, (*gateway.finalizers, FINALIZER))
     for ip in ledger.surplus:
         yield Delete(Ref("IP", "", ip.name))
-    users = {entry.index: name for name, entry in ledger.given.items()}
-    pods = {replica.pod.name: replica.pod for replica in state.replicas}
     wanted: list[Object] = []
-    for entry in ledger.entries:
-        wanted += workload.ip_objects(gateway, resolved, entry, pods.get(users.get(entry.index, "")))
-    places = [e for n, e in enumerate(ledger.entries) if n < resolved.replicas or e.index in users]
-    config = workload.config_map(gateway, resolved, places, defaults)
+    users = {entry.index: name for name, entry in ledger.given.items()}
+    if defaults.kube_ovn:
+        places = list(ledger.given.values())
+    else:
+        pods = {replica.pod.name: replica.pod for replica in state.replicas}
+        for entry in ledger.entries:
+            wanted += workload.ip_objects(gateway, resolved, entry, pods.get(users.get(entry.index, "")))
+        places = [e for n, e in enumerate(ledger.entries) if n < resolved.replicas or e.index in users]
+    config = workload.config_map(gateway, resolved, places, defaults, ledger.entries)
     wanted += [config, workload.deployment(gateway, resolved, ledger.entries, defaults)]
     if workload.needs_budget(resolved):
         wanted.append(workload.disruption_budget(gateway, resolved))
@@ -262,7 +269,7 @@ def _hidden_plan(snapshot: Snapshot, key: GatewayKey, pools: Pools, defaults: De
     ghost = Gateway(
         *key, uid, 0, "", deleting=False, finalizers=(FINALIZER,), resource_version="", spec=GatewaySpec()
     )
-    state = _run(snapshot, ghost, resolved, pools)
+    state = _run(snapshot, ghost, resolved, pools, defaults)
     # Its status can not be read either, so who served before is unknown: pods count as serving once they were given
     # addresses, because a withdrawn nexthop hurts more than a dead one.
     hops = {text for r in state.replicas if not r.pod.deleting for text in r.internal}

@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from veg_api.core import addresses
+from veg_api.core import addresses, pool_record
 from veg_api.core.addresses import AddressError
 from veg_api.core.gateway import Gateway, GatewayKey
+from veg_api.core.names import deployment_name
 from veg_api.core.network import Subnet, SubnetObject
 from veg_api.core.objects import Ip, Pod
 from veg_api.core.snapshot import Snapshot
@@ -65,7 +66,9 @@ class Pools:
         if ip is not None and ip.name not in self._released:
             return ip.user
         pod = self._snapshot.pods.derived(pods_by_spot).get(spot)
-        return f"pod {pod.namespace}/{pod.name}" if pod is not None else None
+        if pod is not None:
+            return f"pod {pod.namespace}/{pod.name}"
+        return self._snapshot.config_maps.derived(pool_record.reserved).get(spot)
 
     def foreign_owner(self, subnet: str, text: str, key: GatewayKey) -> str | None:
         """As `owner`, but what the gateway itself or its pods have counts as free."""
@@ -77,12 +80,23 @@ class Pools:
         if self._taken.get(spot, mine) != mine:
             return self._taken[spot]
         ip = self._snapshot.ips.derived(_ips_by_spot).get(spot)
-        if ip is not None and ip.name not in self._released and ip.user != mine:
+        if (
+            ip is not None
+            and ip.name not in self._released
+            and not (ip.user == mine or self._is_pods(ip, key))
+        ):
             return ip.user
         pod = self._snapshot.pods.derived(pods_by_spot).get(spot)
         if pod is not None and (pod.namespace, pod.gateway) != key:
             return f"pod {pod.namespace}/{pod.name}"
-        return None
+        reserved = self._snapshot.config_maps.derived(pool_record.reserved).get(spot, mine)
+        return None if reserved == mine else reserved
+
+    def _is_pods(self, ip: Ip, key: GatewayKey) -> bool:
+        """Whether an IP object is that of a pod of a gateway, as Kube-OVN makes them; the pod may be gone already."""
+        gateway = self._snapshot.gateways.get(key[1], key[0])
+        prefix = gateway.spec.prefix if gateway is not None else ""
+        return ip.namespace == key[0] and ip.pod.startswith(f"{deployment_name(prefix, key[1])}-")
 
     def same_network(self, subnet: str) -> tuple[str, ...]:
         """A Subnet and those whose addresses are the same network's, by name: overlapping ones of its provider."""

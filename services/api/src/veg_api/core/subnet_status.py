@@ -26,16 +26,15 @@ _EXACT = 2**53
 
 @dataclass
 class NetworkChanges:
-    """What is to be written on Subnets and Vpcs, and told of them. `protect`: those in use are kept by a finalizer."""
+    """What is to be written on Subnets and Vpcs, and told of them. Those in use are kept by a finalizer."""
 
     snapshot: Snapshot
-    protect: bool
     changes: list[Change] = field(default_factory=list)
     events: list[EventRecord] = field(default_factory=list)
 
     def add(self, ref: Ref, resource: SubnetObject | Vpc, users: tuple[str, ...], wanted: Object) -> None:
         """Finalizer and status of one resource; `wanted` is its status without what is said of its deletion."""
-        patch = usage.finalizer(ref, resource, used=self.protect and bool(users))
+        patch = usage.finalizer(ref, resource, used=bool(users))
         if patch is not None:
             self.changes.append(patch)
         if resource.deleting:

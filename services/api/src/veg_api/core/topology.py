@@ -45,18 +45,17 @@ class _RefusedError(Exception):
     """A pod that can not get an address; the text is for its author."""
 
 
-def plan_topology(snapshot: Snapshot, pools: Pools | None = None, *, protect: bool = True) -> TopologyPlan:
+def plan_topology(snapshot: Snapshot, pools: Pools | None = None) -> TopologyPlan:
     """The plan of everything but gateways. Plans of gateways of the same pass come before it and share `pools`.
 
-    `protect` keeps Subnets and Vpcs that are in use from being deleted; it is to be off where another controller owns
-    them.
+    It is not for networks that are Kube-OVN's: there all of this is done by Kube-OVN.
     """
     pools = pools or Pools(snapshot)
     work = _Work(snapshot, pools)
     work.ports()
     work.clients()
     work.collect()
-    networks = NetworkChanges(snapshot, protect)
+    networks = NetworkChanges(snapshot)
     good = plan_subnets(pools, networks)
     intents: dict[IntentKey, Intent] = {intent.key: intent for intent in plan_vpcs(networks)}
     for subnet in good:

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from veg_common.objects import Object
 
-from veg_api.core import addresses
+from veg_api.core import addresses, pool_record
 from veg_api.core import resolved as resolved_module
 from veg_api.core.gateway import Gateway, GatewayKey
 from veg_api.core.ledger import Entry, interfaces
@@ -33,6 +33,7 @@ from veg_api.core.names import (
     INTERNAL_INTERFACE,
     NETWORKS_ANNOTATION,
     OVN_PREFIX,
+    POOLS_ANNOTATION,
     RUN_MOUNT,
     SUBNET_LABEL,
     annotation_prefix,
@@ -95,10 +96,14 @@ _UPLINK_MS = (100, 1000)
 
 @dataclass(frozen=True)
 class Defaults:
-    """Settings of api that gateways do not have: the image of those that name none, the least TTL of BFD packets."""
+    """Settings of api that gateways do not have: the image of those that name none, the least TTL of BFD packets.
+
+    `kube_ovn`: the network is Kube-OVN's, and addresses are its to give.
+    """
 
     image: str = ""
     bfd_min_ttl: int = 253
+    kube_ovn: bool = False
 
 
 DEFAULTS = Defaults()
@@ -123,8 +128,8 @@ def deployment(
     labels = {GATEWAY_LABEL: gateway.name}
     external = annotation_prefix(resolved.external.provider)
     pools = {
-        f"{OVN_PREFIX}/ip_pool": _pool(entry.internal for entry in entries),
-        f"{external}/ip_pool": _pool(entry.external for entry in entries),
+        f"{OVN_PREFIX}/ip_pool": _pool(entry.internal for entry in entries if entry.internal),
+        f"{external}/ip_pool": _pool(entry.external for entry in entries if entry.external),
     }
     return {
         "apiVersion": "apps/v1",
@@ -133,7 +138,7 @@ def deployment(
             "name": resolved.deployment,
             "namespace": gateway.namespace,
             "labels": labels,
-            "annotations": pools,
+            "annotations": dict.fromkeys(pools) if defaults.kube_ovn else pools,
             "ownerReferences": [owner_reference(gateway)],
         },
         "spec": {
@@ -147,6 +152,8 @@ def deployment(
                         NETWORKS_ANNOTATION: "/".join(resolved.nad),
                         f"{OVN_PREFIX}/logical_switch": resolved.internal.subnet,
                         f"{external}/logical_switch": resolved.external.subnet,
+                        # Only Kube-OVN needs to be told there: it gives a pod its addresses by its template.
+                        **(pools if defaults.kube_ovn else dict.fromkeys(pools)),
                     },
                 },
                 "spec": _pod_spec(resolved, labels, defaults.image),
@@ -182,11 +189,15 @@ def config_mark(config: Object) -> str:
 
 
 def config_map(
-    gateway: Gateway, resolved: Resolved, entries: Sequence[Entry] = (), defaults: Defaults = DEFAULTS
+    gateway: Gateway,
+    resolved: Resolved,
+    entries: Sequence[Entry] = (),
+    defaults: Defaults = DEFAULTS,
+    pools: Sequence[Entry] = (),
 ) -> Object:
     """The agents' configuration, and beside it the state it was made of: the last good one, should a bad one follow.
 
-    `entries` are the places of the replicas, which look after each other.
+    `entries` are the places of the replicas, which look after each other; `pools` what Kube-OVN is asked to choose from.
     """
     family = resolved.families[0].family if resolved.families else 4
     bfd = resolved.bfd
@@ -199,7 +210,10 @@ def config_map(
             "name": config_map_name(resolved.deployment),
             "namespace": gateway.namespace,
             "labels": {GATEWAY_LABEL: gateway.name},
-            "annotations": {APPLIED_ANNOTATION: resolved_module.to_json(resolved)},
+            "annotations": {
+                APPLIED_ANNOTATION: resolved_module.to_json(resolved),
+                POOLS_ANNOTATION: _remembered(resolved, pools) if defaults.kube_ovn else None,
+            },
             "ownerReferences": [owner_reference(gateway)],
         },
         "data": {
@@ -323,6 +337,15 @@ def _pool(entries: Iterable[Sequence[str]]) -> str:
     """Kube-OVN's ip_pool: single-family entries separated by commas, dual-stack ones by semicolons."""
     texts = [addresses.joined(entry) for entry in entries]
     return (";" if any("," in text for text in texts) else ",").join(texts)
+
+
+def _remembered(resolved: Resolved, entries: Sequence[Entry]) -> str:
+    return pool_record.write(
+        {
+            resolved.internal.subnet: [e.internal for e in entries if e.internal],
+            resolved.external.subnet: [e.external for e in entries if e.external],
+        }
+    )
 
 
 def _pod_spec(resolved: Resolved, labels: Object, image: str) -> Object:

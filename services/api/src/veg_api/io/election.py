@@ -40,6 +40,7 @@ class Election:
         self._told = False
         self._sight: Sight | None = None
         self._held_by = ""
+        self._missed: float | None = None
 
     @property
     def deadline(self) -> float:
@@ -88,6 +89,7 @@ class Election:
         except NotFoundError:
             return await self._make()
         now = _clock()
+        self._missed = None
         self._sight = election.seen(lease, self._sight, now)
         self._hear_of(election.holder(lease))
         if not election.may_take(lease, self._identity, self._sight, now):
@@ -100,9 +102,16 @@ class Election:
         return True
 
     async def _make(self) -> bool:
-        """A Lease of ours where there is none: whoever held one that was deleted may still believe to lead."""
-        stranger = self._held_by not in ("", self._identity)
-        if stranger and self._sight is not None and _clock() - self._sight.since <= self._timing.lease_s:
+        """A Lease of ours where there is none.
+
+        Unless one was deleted under a leader, who may believe to lead for the rest of its term. Where we have just
+        started and never saw one there hardly was one: a leader would make it anew at its next renewal, and two of
+        those are waited for.
+        """
+        now = _clock()
+        self._missed = now if self._missed is None else self._missed
+        patience = self._timing.renew_s if self._sight is not None else 2 * self._timing.retry_s
+        if not self.leading and now - self._missed < patience:
             return False
         wanted = election.new(self._ref.namespace, self._ref.name, self._identity, self._timing, _stamp())
         try:

@@ -1,0 +1,205 @@
+"""api on a real API server: Deployments, pods and nodes are real objects with their real controllers."""
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from veg_common.objects import Ref
+
+from tests.functional.api.conftest import gateway
+from tests.kube.api_lab import LABEL, SYSTEM, ApiLab
+from tests.kube.cluster import Cluster
+
+ELECT = ("--leader-elect", "--namespace", SYSTEM)
+
+
+@pytest.fixture
+async def lab(cluster: Cluster, tmp_path: Path) -> AsyncIterator[ApiLab]:
+    """A cluster with two nodes and no api yet."""
+    async with ApiLab(cluster, tmp_path) as made:
+        yield made
+
+
+def hops(lab: ApiLab, name: str = "gateway1") -> list[str]:
+    """Nexthops that the programmer holds."""
+    row = lab.programmer.gateway(name)
+    return [hop for family in row.families for hop in family.nexthops] if row is not None else []
+
+
+async def test_the_first_example_and_what_it_leaves(lab: ApiLab) -> None:
+    """Create, scale with kubectl, lose an object, delete: each ends where it should, and then nothing is written."""
+    api = lab.start()
+    await lab.apply(gateway())
+    status = await lab.ready()
+    assert (status["internalIPs"], status["externalIPs"]) == (["10.16.0.2"], ["172.17.0.11"])
+    assert hops(lab) == ["10.16.0.2"]
+    deployment = await lab.get("Deployment")
+    assert deployment is not None
+    assert deployment["metadata"]["ownerReferences"][0]["kind"] == "VpcEgressGateway"
+    assert deployment["metadata"]["generation"] == 1, "the server's defaults are no difference"
+    await lab.quiet(api)
+
+    await asyncio.to_thread(lab.cluster.kubectl, "scale", "veg", "gateway1", "--replicas=2")
+    assert len((await lab.ready())["internalIPs"]) == 2
+    nodes = {pod["spec"]["nodeName"] for pod in await lab.pods()}
+    assert nodes == {"node1", "node2"}
+    assert (await lab.get("PodDisruptionBudget")) is not None
+    await lab.quiet(api)
+
+    for kind, name in (
+        ("ConfigMap", "gateway1-config"),
+        ("PodDisruptionBudget", "gateway1"),
+        ("Deployment", "gateway1"),
+    ):
+        before = await lab.get(kind, name)
+        assert before is not None
+        await lab.store.delete(Ref(kind, "default", name))
+
+        async def back(kind: str = kind, name: str = name, uid: str = before["metadata"]["uid"]) -> bool:
+            found = await lab.get(kind, name)
+            return found is not None and found["metadata"]["uid"] != uid
+
+        await lab.until(back, 20)
+    again = await lab.ready()
+    assert again["externalIPs"] == ["172.17.0.11", "172.17.0.12"], "addresses outlive the workload"
+    await lab.quiet(api)
+
+    await lab.store.delete(Ref("VpcEgressGateway", "default", "gateway1"))
+
+    async def gone() -> bool:
+        left = [await lab.store.list(kind) for kind in ("VpcEgressGateway", "IP", "PodDisruptionBudget")]
+        ours = [
+            o
+            for kind in ("Deployment", "ConfigMap", "Pod")
+            for o in await lab.store.list(kind, "default")
+            if LABEL in (o["metadata"].get("labels") or {})
+        ]
+        return not any([*left, ours])
+
+    await lab.until(gone)
+    assert lab.programmer.gateway() is None
+
+
+async def test_bad_input_is_told_once(lab: ApiLab) -> None:
+    """What only the cluster tells is a condition that names the field, and one Event with a count; good state runs on."""
+    api = lab.start()
+    await lab.apply(gateway())
+    await lab.ready()
+    for _ in range(2):
+        await lab.apply(gateway(externalSubnet="nowhere"))
+
+        async def refused() -> bool:
+            return (await lab.condition("Validated")).get("status") == "False"
+
+        await lab.until(refused)
+        await lab.apply(gateway())
+        await lab.ready()
+    assert "externalSubnet" in str(
+        [e["message"] for e in lab.cluster.items("events", "-n", "default") if e["type"] == "Warning"]
+    )
+    told = [
+        e
+        for e in await lab.store.list("Event", "default")
+        if e["involvedObject"]["name"] == "gateway1" and "externalSubnet" in e["message"]
+    ]
+    assert [e["count"] for e in told] == [2]
+    assert hops(lab) == ["10.16.0.2"]
+    await lab.quiet(api)
+
+
+async def test_an_unready_node_leaves_the_routes(lab: ApiLab) -> None:
+    """Its replica is no nexthop within seconds, and is one again when the node returns; a new one is not waited for."""
+    lab.start()
+    await lab.apply(gateway(replicas=2))
+    await lab.ready()
+    assert len(hops(lab)) == 2
+    began = time.monotonic()
+    await lab.node("node1", ready=False)
+    await lab.until(lambda: len(hops(lab)) == 1, 5)
+    assert time.monotonic() - began < 5
+    assert (await lab.condition("Ready"))["status"] == "False" or await lab.until(lambda: _not_ready(lab), 5)
+    await lab.node("node1", ready=True)
+    await lab.until(lambda: len(hops(lab)) == 2, 10)
+
+
+async def _not_ready(lab: ApiLab) -> bool:
+    return (await lab.condition("Ready")).get("status") == "False"
+
+
+async def test_one_of_two_leads_and_the_other_takes_over(lab: ApiLab) -> None:
+    """Killed, stopped or asked to go: another leads within 20 s, and whoever wakes up late writes nothing."""
+    first, second = lab.start(*ELECT), lab.start(*ELECT)
+    leader = await lab.until(lambda: next((a for a in (first, second) if a.leads), None), 30)
+    follower = second if leader is first else first
+    await lab.apply(gateway())
+    await lab.ready()
+    assert follower.writes == 0
+    assert not follower.leads
+
+    began = time.monotonic()
+    leader.end(signal.SIGKILL)
+    await lab.until(lambda: follower.leads, 20)
+    assert time.monotonic() - began < 20
+    await asyncio.to_thread(lab.cluster.kubectl, "scale", "veg", "gateway1", "--replicas=2")
+    assert len((await lab.ready())["internalIPs"]) == 2
+
+    third = lab.start(*ELECT)
+    await lab.until(lambda: third.metric("process_start_time_seconds"), 30)
+    follower.process.send_signal(signal.SIGSTOP)
+    await lab.until(lambda: third.leads, 20)
+    rows, before = lab.programmer.applied, third.writes
+    follower.process.send_signal(signal.SIGCONT)
+    await lab.until(lambda: follower.metric("veg_api_leader") == 0, 10)
+    await lab.quiet(third, follower)
+    assert (lab.programmer.applied, third.writes) == (rows, before), "nothing was to be done"
+
+    began = time.monotonic()
+    third.end(signal.SIGTERM)
+    await lab.until(lambda: follower.leads, 6)
+    assert (await lab.ready())["ready"] is True
+    lease = await lab.get("Lease", "vpc-egress-gateway-api", SYSTEM)
+    assert lease is not None
+    assert lease["spec"]["leaseTransitions"] >= 2
+
+
+async def test_the_lease_may_be_lost(lab: ApiLab) -> None:
+    """A deleted Lease comes back with the same leader, even if another process starts at that very moment."""
+    leader = lab.start(*ELECT)
+    await lab.until(lambda: leader.leads, 30)
+    other = lab.start(*ELECT)
+    ref = Ref("Lease", SYSTEM, "vpc-egress-gateway-api")
+    holder = (await lab.store.get(ref))["spec"]["holderIdentity"]
+    await lab.store.delete(ref)
+
+    async def back() -> Any:
+        found = await lab.get("Lease", ref.name, SYSTEM)
+        return found and found["spec"].get("holderIdentity")
+
+    assert await lab.until(back, 20) == holder
+    await lab.until(lambda: other.metric("process_start_time_seconds"), 30)
+    assert leader.leads
+    assert not other.leads
+
+
+async def test_the_api_server_may_be_away(lab: ApiLab) -> None:
+    """Running gateways carry on; what was wanted meanwhile is done when it is back, and nothing twice."""
+    api = lab.start(*ELECT)
+    await lab.apply(gateway())
+    await lab.ready()
+    row = lab.programmer.gateway()
+    lab.cluster.kill_apiserver()
+    # Longer than a leader may go on without a renewal.
+    await lab.until(lambda: not api.leads, 30)
+    assert lab.programmer.gateway() == row
+    assert api.process.poll() is None
+    await asyncio.to_thread(lab.cluster.start_apiserver)
+    await lab.store.aclose()
+    await asyncio.to_thread(lab.cluster.kubectl, "scale", "veg", "gateway1", "--replicas=2")
+    assert len((await lab.ready(timeout_s=90))["internalIPs"]) == 2
+    names = [ip["metadata"]["name"] for ip in await lab.store.list("IP")]
+    assert len(names) == len(set(names)) == 4
+    await lab.quiet(api)
