@@ -23,6 +23,7 @@ from veg_common.server import channel, start_server
 from veg_ovn_programmer import rpc
 from veg_ovn_programmer.core.view import Variant
 from veg_ovn_programmer.io.northbound import Northbound
+from veg_ovn_programmer.io.streams import Tls
 from veg_ovn_programmer.worker import Worker
 from veg_sandbox.ovn.root import OvnRoot, ovn_root
 
@@ -392,11 +393,12 @@ async def programmer(
     nb: Ovsdb,
     managed: bool = True,  # noqa: FBT002
     variant: Variant = Variant.S3,
+    tls: Tls | None = None,
 ) -> AsyncIterator[Client]:
     """A programmer in this process, behind real gRPC."""
     address = f"unix:{nb.folder / 'programmer.sock'}"
     stop = asyncio.Event()
-    worker = Worker(lambda wake: Northbound(nb.remote, managed=managed, wake=wake, variant=variant))
+    worker = Worker(lambda wake: Northbound(nb.remote, managed=managed, wake=wake, variant=variant, tls=tls))
     server = await start_server(address, rpc.adder(worker), [rpc.SERVICE])
     running = asyncio.create_task(worker.run(stop))
     try:

@@ -7,8 +7,11 @@ import threading
 import time
 from typing import Any
 
+import pytest
 from veg_ovn_programmer.core.view import Variant
 from veg_ovn_programmer.io import probe
+
+from tests.functional.ovn_programmer import kube_ovn_nb
 
 
 def insert(sb: Any, rpc_to: Any, name: str, options: list[list[str]]) -> None:
@@ -60,6 +63,25 @@ async def test_kube_ovns_ovn(nb: Any, other: Any, rpc_to: Any) -> None:
         sb.kill()
     assert found is Variant.K
     assert nb.select("Logical_Router") == {}
+
+
+@pytest.mark.parametrize(("copied", "expected"), [(True, Variant.K), (False, Variant.S3)])
+async def test_a_port_that_is_there(
+    copied: bool, expected: Variant, nb: Any, other: Any, rpc_to: Any
+) -> None:
+    """Kube-OVN's own port tells it by what its northd made of it, and nothing is written to find out."""
+    nb.transact(*kube_ovn_nb.operations())
+    other.kill()
+    sb = type(other)(other.root, other.folder, "sb")
+    sb.start()
+    try:
+        insert(sb, rpc_to, "bfd@vpc1", [["bfd-only", "true"]] if copied else [])
+        counted = nb.transactions()
+        found = await asyncio.to_thread(probe.detect, nb.remote, sb.remote, lambda: False)
+    finally:
+        sb.kill()
+    assert found is expected
+    assert nb.transactions() == counted
 
 
 async def test_it_can_not_be_told(nb: Any) -> None:

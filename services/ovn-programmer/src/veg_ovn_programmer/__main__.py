@@ -10,10 +10,12 @@ import click
 from veg_common import logs, metrics
 from veg_common.process import run_service
 from veg_common.server import start_server
+from veg_common.tls import TlsError, tls_files, tls_options
 
 from veg_ovn_programmer import rpc
 from veg_ovn_programmer.config import BFD_VARIANTS, TOPOLOGIES, BfdVariantChoice, Settings, Topology
-from veg_ovn_programmer.io.northbound import Northbound, Tls
+from veg_ovn_programmer.io.northbound import Northbound
+from veg_ovn_programmer.io.streams import Tls
 from veg_ovn_programmer.worker import Worker
 
 _pem = click.Path(path_type=Path, dir_okay=False, exists=True)
@@ -28,7 +30,10 @@ def cli() -> None:
 
 @cli.command()
 @click.option(
-    "--nb", required=True, help="OVSDB remotes of the Northbound database, e.g. unix:/run/ovn/ovnnb_db.sock."
+    "--nb",
+    required=True,
+    help="OVSDB remotes of the Northbound database: unix:/run/ovn/ovnnb_db.sock, or all servers of a cluster:"
+    " ssl:10.0.0.1:6641,ssl:10.0.0.2:6641,ssl:10.0.0.3:6641. The leader is found and followed.",
 )
 @click.option(
     "--sb", default="", help="OVSDB remotes of the Southbound database: helps --bfd-variant auto to find out."
@@ -47,12 +52,15 @@ def cli() -> None:
     default="auto",
     show_default=True,
     help="k: the BFD port is a port of the VPC's router (Kube-OVN's OVN); s3: it has a router of its own (stock OVN);"
-    " auto: k in the topology kube-ovn; in managed what OVN understands by --sb, else s3.",
+    " auto: what OVN understands by --sb; without it k in the topology kube-ovn, s3 in managed.",
 )
 @click.option("--metrics-listen", default="", help="host:port for Prometheus metrics; none by default.")
-@click.option("--nb-key", type=_pem, help="Private key (PEM) for an ssl: remote.")
-@click.option("--nb-cert", type=_pem, help="Certificate (PEM) for an ssl: remote.")
-@click.option("--nb-ca", type=_pem, help="Authority (PEM) of an ssl: remote.")
+@tls_options
+@click.option("--ovsdb-key", type=_pem, help="Private key (PEM) for ssl: remotes.")
+@click.option("--ovsdb-cert", type=_pem, help="Certificate (PEM) for ssl: remotes.")
+@click.option(
+    "--ovsdb-ca", type=_pem, help="Authority (PEM) of ssl: remotes. All three are read at every connection."
+)
 @click.option("--log-level", type=click.Choice(logs.LEVELS), default="info", show_default=True)
 @click.option(
     "--log-format", type=click.Choice(["auto", "json", "console"]), default="auto", show_default=True
@@ -64,14 +72,25 @@ def run(  # noqa: PLR0913, PLR0917  # click gives one argument a flag
     topology: Topology,
     bfd_variant: BfdVariantChoice,
     metrics_listen: str,
-    nb_key: Path | None,
-    nb_cert: Path | None,
-    nb_ca: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_ca: Path | None,
+    ovsdb_key: Path | None,
+    ovsdb_cert: Path | None,
+    ovsdb_ca: Path | None,
     log_level: str,
     log_format: logs.Format,
 ) -> None:
     """Serve until SIGTERM, which leaves the rows as they are."""
-    settings = Settings(nb, listen, topology, sb, bfd_variant, metrics_listen, nb_key, nb_cert, nb_ca)
+    given = [path for path in (ovsdb_key, ovsdb_cert, ovsdb_ca) if path is not None]
+    if len(given) in {1, 2}:
+        raise click.UsageError("--ovsdb-key, --ovsdb-cert and --ovsdb-ca: all three or none")
+    ovsdb_tls = Tls(*given) if given else None
+    try:
+        tls = tls_files(tls_cert, tls_key, tls_ca)
+    except TlsError as error:
+        raise click.UsageError(str(error)) from error
+    settings = Settings(nb, listen, topology, sb, bfd_variant, metrics_listen, ovsdb_tls, tls)
     if problem := settings.problem():
         raise click.UsageError(problem)
     run_service(
@@ -84,21 +103,31 @@ def run(  # noqa: PLR0913, PLR0917  # click gives one argument a flag
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Run worker and service until `stop` is set. Raises OSError or RuntimeError when an address can not be bound."""
-    tls = None
-    if settings.nb_key and settings.nb_certificate and settings.nb_authority:
-        tls = Tls(settings.nb_key, settings.nb_certificate, settings.nb_authority)
-
     managed = settings.topology == "managed"
 
     def connect(wake: Callable[[], None]) -> Northbound:
         return Northbound(
-            settings.nb, managed=managed, wake=wake, tls=tls, variant=settings.variant, sb=settings.sb
+            settings.nb,
+            managed=managed,
+            wake=wake,
+            tls=settings.ovsdb_tls,
+            variant=settings.variant,
+            sb=settings.sb,
         )
 
+    log = logs.get("main")
     worker = Worker(connect)
-    with metrics.serving(settings.metrics_listen):
-        server = await start_server(settings.listen, rpc.adder(worker), [rpc.SERVICE])
-        logs.get("main").info("serving", listen=settings.listen, nb=settings.nb, topology=settings.topology)
+
+    def ready() -> str:
+        return worker.database.trouble
+
+    with metrics.serving(settings.metrics_listen, ready=ready):
+        server = await start_server(settings.listen, rpc.adder(worker), [rpc.SERVICE], settings.tls)
+        log.info("serving", listen=settings.listen, nb=settings.nb, topology=settings.topology)
+        if settings.is_open:
+            log.warning(
+                "whoever reaches this address may change routes: give --tls-cert, --tls-key and --tls-ca"
+            )
         try:
             await worker.run(stop)
         finally:

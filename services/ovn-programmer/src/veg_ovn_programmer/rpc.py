@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sized
 from typing import Any
 
 import grpc.aio
@@ -18,6 +18,9 @@ from veg_ovn_programmer.core.intents import Intent, Key, Kind
 from veg_ovn_programmer.errors import NorthboundUnavailableError, RefusedError
 from veg_ovn_programmer.ticket import Event
 from veg_ovn_programmer.worker import Worker
+
+# A message of 64 MiB could hold a million keys, each of which is a job.
+MAX_ITEMS = 20_000
 
 _KINDS = frozenset({Kind.GATEWAY, Kind.VPC, Kind.SUBNET, Kind.PORT})
 
@@ -38,6 +41,10 @@ class BadRequestError(Exception):
     """A request that says nothing that could be refused by name; the message names the field."""
 
 
+class TooManyError(Exception):
+    """A request with more intents or keys than one may have."""
+
+
 class Programmer(pb_grpc.ProgrammerServiceServicer):
     """See the contract's comments for what every call promises."""
 
@@ -47,18 +54,24 @@ class Programmer(pb_grpc.ProgrammerServiceServicer):
     async def Apply(self, request: pb.ApplyRequest, context: Context) -> pb.ApplyResponse:  # noqa: N802, D102
         try:
             _check_session(request.session)
+            _check_count("intents", request.intents)
             items = [(_intent(f"intents[{i}]", one), one.generation) for i, one in enumerate(request.intents)]
         except BadRequestError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except TooManyError as error:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
         outcomes = await self._worker.apply(request.session, items)
         return pb.ApplyResponse(outcomes=map(_outcome, outcomes))
 
     async def Delete(self, request: pb.DeleteRequest, context: Context) -> pb.DeleteResponse:  # noqa: N802, D102
         try:
             _check_session(request.session)
+            _check_count("keys", request.keys)
             keys = [_key(f"keys[{i}]", one) for i, one in enumerate(request.keys)]
         except BadRequestError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except TooManyError as error:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
         outcomes = await self._worker.delete(request.session, keys)
         return pb.DeleteResponse(outcomes=map(_outcome, outcomes))
 
@@ -74,11 +87,15 @@ class Programmer(pb_grpc.ProgrammerServiceServicer):
 
     async def Plan(self, request: pb.PlanRequest, context: Context) -> pb.PlanResponse:  # noqa: N802, D102
         try:
+            _check_count("intents", request.intents)
+            _check_count("deletes", request.deletes)
             items = [_intent(f"intents[{i}]", one) for i, one in enumerate(request.intents)]
             deletes = [_key(f"deletes[{i}]", one) for i, one in enumerate(request.deletes)]
             ops = await self._worker.plan(items, deletes)
         except (BadRequestError, RefusedError) as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except TooManyError as error:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
         except NorthboundUnavailableError as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         return pb.PlanResponse(operations=map(_operation, ops))
@@ -88,6 +105,7 @@ class Programmer(pb_grpc.ProgrammerServiceServicer):
             outcomes=map(_outcome, self._worker.outcomes()),
             in_sync=self._worker.book.in_sync,
             connected=self._worker.database.connected,
+            northbound=self._worker.database.server or self._worker.database.trouble,
         )
 
     async def ResetSessions(  # noqa: N802, D102
@@ -106,7 +124,7 @@ class Programmer(pb_grpc.ProgrammerServiceServicer):
         context: Context,
     ) -> AsyncIterator[pb.WatchResponse]:
         worker = self._worker
-        queue = worker.listen()
+        queue = worker.listeners.listen()
         try:
             hello = pb.Hello(instance=worker.instance)
             if worker.database.connected:
@@ -123,7 +141,7 @@ class Programmer(pb_grpc.ProgrammerServiceServicer):
                 sequence += 1
                 yield _event(sequence, event)
         finally:
-            worker.unlisten(queue)
+            worker.listeners.unlisten(queue)
         await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too slow: call Watch again")
 
 
@@ -139,6 +157,11 @@ def adder(worker: Worker) -> Callable[[grpc.aio.Server], None]:
 def _check_session(session: str) -> None:
     if not session:
         raise BadRequestError("session: must not be empty")
+
+
+def _check_count(field: str, items: Sized) -> None:
+    if len(items) > MAX_ITEMS:
+        raise TooManyError(f"{field}: {len(items)} in one call, {MAX_ITEMS} at most")
 
 
 def _intent(where: str, message: pb.Intent) -> Intent:

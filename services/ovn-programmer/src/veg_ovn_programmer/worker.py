@@ -7,19 +7,20 @@ others broke by the same path. Called by rpc.py, from one asyncio loop.
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from veg_common import logs
 
 from veg_ovn_programmer import metrics
+from veg_ovn_programmer.agenda import Agenda
 from veg_ovn_programmer.care import Care
+from veg_ovn_programmer.committer import Committer
 from veg_ovn_programmer.core import rows
-from veg_ovn_programmer.core.book import RANKS, Book, Job, Outcome, State
+from veg_ovn_programmer.core.book import Book, Job, Outcome, State
 from veg_ovn_programmer.core.diff import Op
 from veg_ovn_programmer.core.intents import Gateway, Intent, Key, Kind, Vpc
 from veg_ovn_programmer.core.pace import Pace
@@ -27,22 +28,20 @@ from veg_ovn_programmer.core.validate import check
 from veg_ovn_programmer.core.view import Scene, Variant
 from veg_ovn_programmer.errors import (
     IntentError,
-    NorthboundError,
     NorthboundUnavailableError,
     RefusedError,
     WaitingError,
 )
 from veg_ovn_programmer.io.changes import Changes, News
 from veg_ovn_programmer.io.commands import Result
-from veg_ovn_programmer.ticket import Event, Repair, Ticket
+from veg_ovn_programmer.listeners import Listeners
+from veg_ovn_programmer.ticket import Repair, Ticket
 
-# Owners in one transaction: enough to make the round trip cheap, few enough that the next change waits not long.
-BATCH = 200
 # Seconds that a caller waits for a database that does not answer.
 PATIENCE_S = 1.5
 RETRY_S = 1.0
-# Events that a listener may lag behind before it is told to start again.
-LISTENER_EVENTS = 50_000
+# Intents held: memory is bounded also when a sender is not.
+HELD = 100_000
 
 
 class Database(Protocol):
@@ -55,6 +54,10 @@ class Database(Protocol):
 
     @property
     def connected(self) -> bool: ...  # noqa: D102
+    @property
+    def server(self) -> str: ...  # noqa: D102
+    @property
+    def trouble(self) -> str: ...  # noqa: D102
     def start(self) -> None: ...  # noqa: D102
     def stop(self) -> None: ...  # noqa: D102
     def abandon(self) -> None: ...  # noqa: D102
@@ -73,16 +76,15 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self.database = connect(self._wake_from_thread)
-        self._pending: list[dict[Key, None]] = [{} for _ in range(RANKS)]
-        self._asked: set[Key] = set()
+        self._agenda = Agenda(self.book.rank, self._wake.set)
         self._tickets: defaultdict[Key, list[Ticket]] = defaultdict(list)
         self._standing: defaultdict[tuple[str, str], set[Key]] = defaultdict(set)
-        self._listeners: set[asyncio.Queue[Event | None]] = set()
+        self.listeners = Listeners()
         self._pace = Pace()
-        self.care = Care(self._ask, self._publish)
+        self.care = Care(self._agenda.ask, self.listeners.publish)
         self._executor = ThreadPoolExecutor(2, thread_name_prefix="northbound")
+        self._committer = Committer(self.database.commit, lambda: self.care.scene(self.book), self._executor)
         self._away_since: float | None = self._loop.time()
-        self._commit_since: float | None = None
         self._log = logs.get("worker")
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -95,11 +97,11 @@ class Worker:
                 await self._wake.wait()
                 self._wake.clear()
                 self._notice()
-                while not stop.is_set() and self.database.connected and any(self._pending):
+                while not stop.is_set() and self.database.connected and self._agenda:
                     if not await self._commit_some():
                         break
                     self._notice()
-                metrics.PENDING.set(sum(map(len, self._pending)))
+                metrics.PENDING.set(len(self._agenda))
         finally:
             stopping.cancel()
             self.care.stop()
@@ -114,10 +116,11 @@ class Worker:
         for place, (intent, generation) in enumerate(intents):
             if self.book.is_stale(intent.key, generation):
                 current = self.book.outcome(intent.key)
-                if current is not None and not self._is_pending(intent.key):
+                if current is not None and intent.key not in self._agenda:
                     answers[place] = current
                 continue
             try:
+                self._room(intent.key)
                 good = check(intent, managed=self.database.managed)
                 if isinstance(good, Vpc):
                     self.care.forget(self.book.readdressed(good))
@@ -137,7 +140,7 @@ class Worker:
         refused = {}
         look: set[Key] = set()
         for key in keys:
-            if not self.database.managed and key.kind is not Kind.GATEWAY:
+            if not self.database.managed and key.kind not in (Kind.GATEWAY, Kind.VPC):
                 refused[key] = Outcome(
                     key,
                     0,
@@ -159,8 +162,6 @@ class Worker:
         await self._connection()
         self.book.begin(session)
         owners = await self._loop.run_in_executor(self._executor, self.database.owners)
-        if not self.database.managed:
-            owners = {key for key in owners if key.kind in (Kind.GATEWAY, Kind.DEFAULT_ROUTE)}
         removed, look = self.book.resync(session, owners)
         outcomes = await self._wait(look, look)
         left = [
@@ -206,15 +207,9 @@ class Worker:
         held = (entry.outcome for entry in self.book.entries.values())
         return sorted((one for one in held if one is not None), key=lambda one: one.key)
 
-    def listen(self) -> asyncio.Queue[Event | None]:
-        """A queue of every later event; None ends it, when the listener was too slow. End it with `unlisten`."""
-        queue: asyncio.Queue[Event | None] = asyncio.Queue(LISTENER_EVENTS)
-        self._listeners.add(queue)
-        return queue
-
-    def unlisten(self, queue: asyncio.Queue[Event | None]) -> None:
-        """Stop listening."""
-        self._listeners.discard(queue)
+    def _room(self, key: Key) -> None:
+        if key not in self.book.entries and len(self.book.entries) >= HELD:
+            raise RefusedError("TooMany", f"{HELD} intents are held, and no more can be")
 
     def _stop_soon(self) -> None:
         """Wake the loop; a transaction under way gets a moment to be answered."""
@@ -227,24 +222,9 @@ class Worker:
         except RuntimeError:
             return  # the loop has ended: nobody is left to be woken
 
-    def _look(self, keys: Iterable[Key]) -> None:
-        for key in keys:
-            self._pending[self.book.rank(key)][key] = None
-        self._wake.set()
-
-    def _ask(self, keys: Iterable[Key]) -> None:
-        """Look at keys for a reason of our own: what it changes is no repair."""
-        look = list(keys)
-        self._asked.update(look)
-        self._look(look)
-
-    def _is_pending(self, key: Key) -> bool:
-        return any(key in some for some in self._pending)
-
     async def _wait(self, look: set[Key], wanted: set[Key]) -> dict[Key, Outcome]:
         """Have `look` looked at and wait for the outcomes of `wanted`, or until the database seems away."""
-        self._asked |= look
-        self._look(look)
+        self._agenda.ask(look)
         ticket = Ticket(set(wanted))
         for key in wanted:
             self._tickets[key].append(ticket)
@@ -261,32 +241,36 @@ class Worker:
             return ticket.outcomes
 
     def _give_up(self, ticket: Ticket) -> None:
+        trouble = self.database.trouble or "it is connected but silent"
         for key in list(ticket.missing):
             outcome = Outcome(
                 key,
                 self.book.generation(key),
                 State.WAITING,
                 "NorthboundUnavailable",
-                "the Northbound database does not answer; it is done as soon as it does",
+                f"the Northbound database does not answer ({trouble}); it is done as soon as it does",
             )
             ticket.answer(key, outcome)
             entry = self.book.entries.get(key)
             if self.book.settle(outcome, removal=entry is not None and entry.removed):
-                self._publish(outcome)
+                self.listeners.publish(outcome)
 
     def _is_away(self, since: float) -> bool:
         """Whether the database has not answered for longer than a caller that came at `since` should wait."""
         now = self._loop.time()
         if self._away_since is not None:
             return now - min(self._away_since + PATIENCE_S, since + PATIENCE_S) >= 0
-        return self._commit_since is not None and now - max(self._commit_since, since) >= PATIENCE_S
+        committing = self._committer.since
+        return committing is not None and now - max(committing, since) >= PATIENCE_S
 
     async def _connection(self) -> None:
         """Wait a little for the connection. Raises NorthboundUnavailableError."""
         started = self._loop.time()
         while not self.database.connected:
             if self._is_away(started):
-                raise NorthboundUnavailableError("the Northbound database is not connected")
+                raise NorthboundUnavailableError(
+                    f"the Northbound database is not connected: {self.database.trouble}"
+                )
             await asyncio.sleep(0.05)
 
     def _notice(self) -> None:
@@ -303,14 +287,14 @@ class Worker:
 
     def _absorb(self, news: News) -> None:
         if news.reloaded:
-            self._look(self.book.everything())
+            self._agenda.look(self.book.everything())
         for holder in news.holders:
-            self._look(self._standing.pop(holder, ()))
+            self._agenda.look(self._standing.pop(holder, ()))
             route = Key(Kind.DEFAULT_ROUTE, holder[1])
             if holder[0] == rows.ROUTER and self.book.knows(route):
-                self._look([route])
+                self._agenda.look([route])
         # OVN speaks of its sessions: no drift, but rows may follow from it.
-        self._ask(news.sessions)
+        self._agenda.ask(news.sessions)
         now = self._loop.time()
         for key in news.owners - news.sessions:
             delay = self._pace.delay(key, now)
@@ -318,26 +302,23 @@ class Worker:
                 self._log.warning(
                     "rows keep being changed by somebody else", owner=str(key), repair_in_s=delay
                 )
-                self._loop.call_later(delay, self._look, [key])
+                self._loop.call_later(delay, self._agenda.look, [key])
             else:
-                self._look([key])
+                self._agenda.look([key])
 
     async def _commit_some(self) -> bool:
         """One transaction; False when the database is away."""
-        batch = self._take()
+        batch, asked = self._agenda.take()
         jobs = self.book.jobs(batch)
-        asked = {key for key in batch if key in self._asked}
-        self._asked -= asked
         tickets = {key: self._tickets.pop(key) for key in batch if key in self._tickets}
         for key in set(tickets) - {job.key for job in jobs}:
             self._answer_idle(key, tickets.pop(key))
         generations = {job.key: self.book.generation(job.key) for job in jobs}
         try:
-            results = await self._commit(jobs)
+            results = await self._committer.commit(jobs)
         except NorthboundUnavailableError as error:
             self._log.warning("commit not answered", error=str(error), intents=len(jobs))
-            self._asked |= asked
-            self._look(batch)
+            self._agenda.put_back(batch, asked)
             for key, waiting in tickets.items():
                 self._tickets[key] += [ticket for ticket in waiting if key in ticket.missing]
             self._loop.call_later(RETRY_S, self._wake.set)
@@ -348,62 +329,21 @@ class Worker:
                 ticket.answer(job.key, outcome)
         return True
 
-    def _take(self) -> list[Key]:
-        batch: list[Key] = []
-        for some in self._pending:
-            while some and len(batch) < BATCH:
-                key = next(iter(some))
-                del some[key]
-                batch.append(key)
-        return batch
-
     def _answer_idle(self, key: Key, tickets: list[Ticket]) -> None:
         """Nothing is to be done about a key: the caller gets what is known."""
         outcome = self.book.outcome(key) or Outcome(key, self.book.generation(key), State.COMMITTED)
         for ticket in tickets:
             ticket.answer(key, outcome)
 
-    async def _commit(self, jobs: Sequence[Job]) -> dict[Key, Result]:
-        """Commit jobs together, or one by one when that fails: one bad intent must not hold up the others."""
-        if not jobs:
-            return {}
-        started = time.perf_counter()
-        self._commit_since = self._loop.time()
-        try:
-            results = await self._loop.run_in_executor(
-                self._executor, self.database.commit, jobs, self.care.scene(self.book)
-            )
-        except NorthboundUnavailableError:
-            metrics.COMMITS.labels("unanswered").inc()
-            raise
-        except Exception as error:  # noqa: BLE001  # the loop's edge: logged, counted, tried again
-            metrics.COMMITS.labels("failed").inc()
-            if len(jobs) > 1:
-                self._log.warning("commit failed, trying one by one", error=str(error), intents=len(jobs))
-                results = {}
-                for job in jobs:
-                    results |= await self._commit([job])
-                return results
-            if isinstance(error, NorthboundError):
-                self._log.error("commit failed", owner=str(jobs[0].key), error=str(error))
-            else:
-                self._log.exception("commit failed", owner=str(jobs[0].key))
-            return {jobs[0].key: Result(error=WaitingError("CommitFailed", str(error)))}
-        finally:
-            self._commit_since = None
-        metrics.COMMITS.labels("done").inc()
-        metrics.COMMIT_SECONDS.observe(time.perf_counter() - started)
-        return results
-
     def _settle(self, job: Job, generation: int, result: Result, *, repair: bool) -> Outcome:
-        key, error = job.key, result.error
-        if error is None:
+        key, trouble = job.key, result.error or result.lack
+        if trouble is None:
             outcome = Outcome(key, generation, State.COMMITTED, operations=len(result.ops))
         else:
-            state = State.REFUSED if isinstance(error, RefusedError) else State.WAITING
-            outcome = Outcome(key, generation, state, error.reason, error.message)
-            self._stand(key, error)
-        if error is None:
+            state = State.REFUSED if isinstance(trouble, RefusedError) else State.WAITING
+            outcome = Outcome(key, generation, state, trouble.reason, trouble.message, len(result.ops))
+            self._stand(key, trouble)
+        if result.error is None:
             self.care.observe(key, result.sessions)
         for op in result.ops:
             metrics.OPERATIONS.labels(op.action.name.lower()).inc()
@@ -411,15 +351,15 @@ class Worker:
         repaired = repair and result.ops and (before is None or before.state is not State.WAITING)
         if repaired:
             self._repaired(key, result.ops)
-        elif result.ops or error is not None:
+        elif result.ops or trouble is not None:
             self._log.info(
-                "committed" if error is None else "waiting",
+                "committed" if trouble is None else "waiting",
                 owner=str(key),
                 operations=len(result.ops),
                 reason=outcome.reason,
             )
         if self.book.settle(outcome, removal=job.intent is None):
-            self._publish(outcome)
+            self.listeners.publish(outcome)
         return outcome
 
     def _repaired(self, key: Key, ops: tuple[Op, ...]) -> None:
@@ -429,27 +369,18 @@ class Worker:
             "repaired", owner=str(key), operations=[f"{op.action.name} {op.name}" for op in ops]
         )
         if key.kind is not Kind.DEFAULT_ROUTE:
-            self._publish(Repair(key, ops))
+            self.listeners.publish(Repair(key, ops))
 
     def _stand(self, key: Key, error: IntentError) -> None:
         """Have a waiting key looked at again when that may help."""
         if isinstance(error, WaitingError) and error.until is not None:
             self._standing[error.until].add(key)
         elif error.reason in ("NameTaken", "CommitFailed"):
-            self._loop.call_later(RETRY_S, self._look, [key])
+            self._loop.call_later(RETRY_S, self._agenda.look, [key])
 
     def _refuse(self, key: Key, generation: int, error: RefusedError) -> Outcome:
         outcome = Outcome(key, generation, State.REFUSED, error.reason, error.message)
         self._log.warning("refused", owner=str(key), reason=error.reason, message=error.message)
         if self.book.refuse(outcome):
-            self._publish(outcome)
+            self.listeners.publish(outcome)
         return outcome
-
-    def _publish(self, event: Event) -> None:
-        for queue in list(self._listeners):
-            try:
-                queue.put_nowait(event)
-            except asyncio.QueueFull:
-                self._listeners.discard(queue)
-                queue.get_nowait()
-                queue.put_nowait(None)

@@ -717,10 +717,13 @@ class ListResponse(_message.Message):
     OUTCOMES_FIELD_NUMBER: _builtins.int
     IN_SYNC_FIELD_NUMBER: _builtins.int
     CONNECTED_FIELD_NUMBER: _builtins.int
+    NORTHBOUND_FIELD_NUMBER: _builtins.int
     in_sync: _builtins.bool
     """True once the session's Resync has come."""
     connected: _builtins.bool
     """True while the Northbound database is connected and its copy is complete."""
+    northbound: _builtins.str
+    """For people: the server in use ("ssl:10.0.0.1:6641"), or what is wrong with each while none can be used."""
     @_builtins.property
     def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Outcome]:
         """Sorted by kind and name."""
@@ -731,10 +734,11 @@ class ListResponse(_message.Message):
         outcomes: _abc.Iterable[Global___Outcome] | None = ...,
         in_sync: _builtins.bool = ...,
         connected: _builtins.bool = ...,
+        northbound: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connected", b"connected", "in_sync", b"in_sync", "outcomes", b"outcomes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connected", b"connected", "in_sync", b"in_sync", "northbound", b"northbound", "outcomes", b"outcomes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -59,6 +59,12 @@ def port_name(vpc: str) -> str:
     return f"bfd@{vpc}"
 
 
+def port_owner(port: str) -> str | None:
+    """The VPC of a BFD port, by its name; None for another port."""
+    mark, _, vpc = port.partition("@")
+    return vpc if mark == "bfd" and vpc else None
+
+
 def port_rows(vpc: Vpc, port: BfdPort, view: View) -> list[Row]:
     """A VPC's BFD port. Raises WaitingError when no address is left for the join."""
     name = port_name(vpc.name)
@@ -81,6 +87,21 @@ def port_rows(vpc: Vpc, port: BfdPort, view: View) -> list[Row]:
     if view.variant is Variant.S3:
         wanted += _join(vpc, port, view)
     return wanted
+
+
+def serves_already(vpc: Vpc, view: View) -> bool:
+    """Whether Kube-OVN has made the VPC's BFD port itself: then that is the one."""
+    return not view.managed and view.variant is Variant.K and view.foreign_port(port_name(vpc.name))
+
+
+def lack(gateway: Gateway, view: View) -> WaitingError | None:
+    """Beside Kube-OVN: the port that a gateway's sessions speak from is not there; None when it is."""
+    if gateway.bfd is None or view.managed or view.has_port(gateway.bfd.logical_port):
+        return None
+    port = gateway.bfd.logical_port
+    return WaitingError(
+        "BfdPortMissing", f"Logical_Router_Port {port} is not there", (rows.ROUTER_PORT, port)
+    )
 
 
 def session_rows(gateway: Gateway, family: GatewayFamily, view: View) -> list[Row]:

@@ -48,6 +48,8 @@ class Job:
 
     key: Key
     intent: Intent | None
+    orphan: bool = False
+    """Nobody has ever asked for the key: its rows go if they are ours."""
 
 
 @dataclass
@@ -198,7 +200,7 @@ class Book:
             return Job(key, None) if self.in_sync else None
         entry = self.entries.get(key)
         if entry is None:
-            return Job(key, None) if self.in_sync else None
+            return Job(key, None, orphan=True) if self.in_sync else None
         if entry.removed:
             return Job(key, None)
         return Job(key, entry.intent) if entry.intent is not None else None

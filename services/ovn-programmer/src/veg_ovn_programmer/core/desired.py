@@ -54,6 +54,11 @@ def sessions(intent: Intent | None, view: View) -> tuple[bfd.Session, ...]:
     return bfd.sessions(intent, view) if isinstance(intent, Gateway) else ()
 
 
+def lack(intent: Intent | None, view: View) -> WaitingError | None:
+    """What an intent's rows can not work without; they are written all the same, for they close what is not served."""
+    return bfd.lack(intent, view) if isinstance(intent, Gateway) else None
+
+
 def takes_policy(source: str, local_cidrs: Iterable[str]) -> bool:
     """Whether a source of a custom VPC must take a policy instead of static routes."""
     length = parts.length(source)
@@ -93,10 +98,10 @@ def needs_default_route(intent: Intent) -> bool:
 
 
 def _vpc(vpc: Vpc, view: View) -> tuple[Row, ...]:
-    router = parts.row(rows.ROUTER, vpc.key, None, {"name": vpc.name})
-    if vpc.bfd_port is None:
-        return (router,)
-    return (router, *bfd.port_rows(vpc, vpc.bfd_port, view))
+    router = (parts.row(rows.ROUTER, vpc.key, None, {"name": vpc.name}),) if view.managed else ()
+    if vpc.bfd_port is None or bfd.serves_already(vpc, view):
+        return router
+    return (*router, *bfd.port_rows(vpc, vpc.bfd_port, view))
 
 
 def _gateway(gateway: Gateway, view: View) -> tuple[Row, ...]:

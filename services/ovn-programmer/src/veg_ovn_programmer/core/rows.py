@@ -156,6 +156,25 @@ def owner_of(external_ids: Mapping[str, str]) -> Key | None:
     return Key(kind, name) if kind is not None and name else None
 
 
+def bears_our_mark(kind: Kind, external_ids: Value) -> bool:
+    """Whether a row beside Kube-OVN's is certainly ours.
+
+    Kube-OVN marks the rows of its own gateways as the specification marks ours. But it names no holder: so a gateway is
+    ours when one of its policies or routes does; every gateway of ours has such a row as long as it has any.
+    """
+    return kind is not Kind.GATEWAY or (isinstance(external_ids, Mapping) and HOLDER_MARK in external_ids)
+
+
+def is_topology(kind: Kind, external_ids: Value) -> bool:
+    """Whether a row is of the topology itself, which is Kube-OVN's where the topology is: a router, a switch, a port.
+
+    A BFD port and the way out that policies need are no topology.
+    """
+    if kind in (Kind.GATEWAY, Kind.DEFAULT_ROUTE) or not isinstance(external_ids, Mapping):
+        return False
+    return not external_ids.get(TOPOLOGY_MARK, "").startswith(f"{BFD_PORT_WORD}/")
+
+
 def show(value: Value) -> str:
     """A value for people: sets and maps sorted."""
     if isinstance(value, frozenset):

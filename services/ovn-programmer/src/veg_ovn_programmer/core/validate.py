@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from dataclasses import replace
 
 from veg_ovn_programmer.core.intents import Bfd, BfdPort, Gateway, GatewayFamily, Intent, Port, Subnet, Vpc
@@ -15,6 +15,10 @@ from veg_ovn_programmer.errors import RefusedError
 
 _NAME = re.compile(r"[^\s/\"\\]+")
 _MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
+
+# One intent is one transaction: these bound its rows, far above what a gateway has.
+MAX_PREFIXES = 4096
+MAX_NEXTHOPS = 64
 
 # Of the contract (veg.bfd.v1.Timers).
 MAX_INTERVAL_MS = 3_600_000
@@ -27,10 +31,13 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 def check(intent: Intent, *, managed: bool) -> Intent:
     """The intent in canonical form. Raises RefusedError.
 
-    `managed` is false in the kube-ovn topology, where routers, switches and ports belong to Kube-OVN.
+    `managed` is false in the kube-ovn topology, where routers, switches and ports belong to Kube-OVN. A Vpc speaks only
+    of its BFD port there: Kube-OVN sees to default routes.
     """
     if isinstance(intent, Gateway):
         return _gateway(intent)
+    if not managed and isinstance(intent, Vpc):
+        return replace(_vpc(intent), default_vpc=False)
     if not managed:
         raise RefusedError(
             "TopologyNotManaged", f"{intent.key} is Kube-OVN's to make: this programmer only reads it"
@@ -58,6 +65,9 @@ def _family(family: GatewayFamily) -> GatewayFamily:
     if family.family not in (4, 6):
         raise RefusedError("InvalidFamily", f"families: {family.family} is not an IP family")
     where = f"families[IPv{family.family}]"
+    _at_most(f"{where}.sources", family.sources, MAX_PREFIXES)
+    _at_most(f"{where}.local_cidrs", family.local_cidrs, MAX_PREFIXES)
+    _at_most(f"{where}.nexthops", family.nexthops, MAX_NEXTHOPS)
     return GatewayFamily(
         family=family.family,
         sources=_prefixes(f"{where}.sources", family.sources, family.family),
@@ -138,6 +148,11 @@ def _port(port: Port) -> Port:
 def _name(field: str, name: str) -> None:
     if not _NAME.fullmatch(name):
         raise RefusedError("InvalidName", f"{field}: {name!r} is not a name")
+
+
+def _at_most(field: str, entries: Sized, most: int) -> None:
+    if len(entries) > most:
+        raise RefusedError("TooLarge", f"{field}: {len(entries)} entries, {most} at most")
 
 
 def _once(field: str, families: Iterable[int]) -> None:

@@ -23,7 +23,7 @@ class Scene:
     """The worker's share of a View: the picture as it is held now."""
 
     vpcs: Mapping[str, Vpc] = field(default_factory=dict)
-    """The VPCs; only the managed topology has any."""
+    """The VPCs; beside Kube-OVN those of its VPCs that shall have a BFD port of ours."""
     prefixes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The prefixes of each VPC's subnets."""
     held: frozenset[tuple[Key, str]] = frozenset()
@@ -44,6 +44,10 @@ def _no_status(_logical_port: str, _peer: str) -> str:
 
 def _nowhere(_port: str) -> str:
     return ""
+
+
+def _nobody(_name: str) -> bool:
+    return False
 
 
 def _no_port(_router: str, _address: str) -> str:
@@ -67,6 +71,12 @@ class View:
     status: Callable[[str, str], str] = _no_status
     """Status of the BFD row of a logical port and peer; "" when there is no row, or OVN has said nothing yet."""
 
+    managed: bool = True
+    """Routers and switches are ours; else they are Kube-OVN's."""
+    foreign_port: Callable[[str], bool] = _nobody
+    """Whether somebody else has made a router port of that name."""
+    has_port: Callable[[str], bool] = _nobody
+    """Whether there is a router port of that name, or one is being made."""
     carrier: Callable[[str], str] = _nowhere
     """The chassis that OVN has a router port on now; "" when it has not said."""
 

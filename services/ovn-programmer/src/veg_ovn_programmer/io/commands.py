@@ -16,7 +16,7 @@ from ovsdbapp.backend.ovs_idl.command import BaseCommand
 from veg_ovn_programmer.core import rows
 from veg_ovn_programmer.core.bfd import Session
 from veg_ovn_programmer.core.book import Job
-from veg_ovn_programmer.core.desired import desired, sessions
+from veg_ovn_programmer.core.desired import desired, lack, sessions
 from veg_ovn_programmer.core.diff import Action, Op, diff
 from veg_ovn_programmer.core.rows import Link, Row, Value
 from veg_ovn_programmer.core.view import View
@@ -33,6 +33,8 @@ class Result:
 
     ops: tuple[Op, ...] = ()
     error: IntentError | None = None
+    lack: WaitingError | None = None
+    """The rows are written, but something that they need is not there."""
     sessions: tuple[Session, ...] = ()
     """What OVN says of the owner's BFD sessions, and what the rows make of it."""
 
@@ -83,6 +85,8 @@ class ReconcileCommand(BaseCommand):  # type: ignore[misc]  # ovsdbapp ships no 
 
     def _difference(self, job: Job) -> tuple[Op, ...]:
         wanted = desired(job.intent, self._view) if job.intent is not None else ()
+        if job.orphan and not self._replica.is_ours(job.key):
+            return ()
         return diff(self._replica.owned(job.key), wanted)
 
     def _one(self, txn: Any, job: Job) -> Result:
@@ -93,7 +97,7 @@ class ReconcileCommand(BaseCommand):  # type: ignore[misc]  # ovsdbapp ships no 
             return Result(error=error)
         for op in ops:
             self._execute(txn, op)
-        return Result(ops, sessions=sessions(job.intent, self._view))
+        return Result(ops, lack=lack(job.intent, self._view), sessions=sessions(job.intent, self._view))
 
     def _check(self, ops: Sequence[Op]) -> None:
         """Raises WaitingError before anything is written, so that nobody sees half of an intent."""

@@ -10,26 +10,25 @@ import contextlib
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from ovs import stream
 from ovs.db import idl as ovs_idl
 from ovsdbapp import exceptions as ovsdbapp_errors
 from ovsdbapp.backend.ovs_idl import connection, idlutils, transaction
 from veg_common import logs
 
-from veg_ovn_programmer.core import rows
+from veg_ovn_programmer.core import bfd, rows
 from veg_ovn_programmer.core.book import Job
-from veg_ovn_programmer.core.intents import Key
+from veg_ovn_programmer.core.intents import Key, Kind
 from veg_ovn_programmer.core.view import Scene, Variant, View
 from veg_ovn_programmer.errors import NorthboundError, NorthboundUnavailableError
-from veg_ovn_programmer.io import json_parser, probe, schema, wire
+from veg_ovn_programmer.io import json_parser, probe, schema, streams, wire
 from veg_ovn_programmer.io import replica as replicas
 from veg_ovn_programmer.io.changes import Changes
 from veg_ovn_programmer.io.commands import ReconcileCommand, Result
+from veg_ovn_programmer.io.following import FollowingIdl
 from veg_ovn_programmer.io.replica import Replica
+from veg_ovn_programmer.io.streams import Tls
 
 # Seconds. A large database takes long to read; a transaction that found no server within its time is given up and
 # made anew by the worker.
@@ -37,50 +36,6 @@ START_S = 300
 COMMIT_S = 10
 LOCK_S = 2
 RETRY_S = 0.5
-# ms between attempts to reconnect; ovs goes up to 8 s by itself.
-_BACKOFF_MS = (100, 1000)
-
-
-@dataclass(frozen=True)
-class Tls:
-    """PEM files for an `ssl:` remote."""
-
-    key: Path
-    certificate: Path
-    authority: Path
-
-
-class _Idl(connection.OvsdbIdl):  # type: ignore[misc]  # ovsdbapp ships no types
-    """An IDL that reports changes to a Northbound and tells when its connection comes and goes."""
-
-    def __init__(self, remote: str, helper: Any, owner: Northbound) -> None:
-        super().__init__(remote, helper)
-        self._session.reconnect.set_backoff(*_BACKOFF_MS)
-        self._owner = owner
-        self._live = False
-
-    def cooperative_yield(self) -> None:
-        """Nothing: this IDL has a thread of its own, and yielding a row costs more than the row."""
-
-    def run(self) -> Any:
-        changed = super().run()
-        live = self.live()
-        if live != self._live:
-            self._live = live
-            self._owner._connection_changed(live)  # noqa: SLF001
-        return changed
-
-    def live(self) -> bool:
-        """Whether the copy is complete and follows the server."""
-        session = self._session
-        return bool(
-            self.state == ovs_idl.Idl.IDL_S_MONITORING
-            and session.is_connected()
-            and session.get_seqno() == self._last_seqno
-        )
-
-    def notify(self, event: str, row: Any, updates: Any = None) -> None:
-        self._owner._row_changed(event, row, updates)  # noqa: SLF001
 
 
 class Northbound:
@@ -123,13 +78,22 @@ class Northbound:
         """Whether the copy is complete and follows the server."""
         return self.replica is not None and self.idl.live()
 
+    @property
+    def server(self) -> str:
+        """The server that is connected; "" for none."""
+        return self.idl.server if self.connected else ""
+
+    @property
+    def trouble(self) -> str:
+        """Why the database is not connected, server by server; "" when it is."""
+        if self.connected:
+            return ""
+        return streams.troubles(wire.split(self.remote)) or f"{self.remote}: no answer yet"
+
     def start(self) -> None:
         """Connect in the background, for as long as it takes."""
         self._log.info("starting", json_parser=json_parser.install())
-        if self._tls is not None:
-            stream.Stream.ssl_set_private_key_file(str(self._tls.key))
-            stream.Stream.ssl_set_certificate_file(str(self._tls.certificate))
-            stream.Stream.ssl_set_ca_cert_file(str(self._tls.authority))
+        streams.install(self._tls)
         self._thread = threading.Thread(target=self._connect, name="northbound-connect", daemon=True)
         self._thread.start()
 
@@ -220,6 +184,9 @@ class Northbound:
             port_towards=replica.port_towards,
             status=replica.status,
             carrier=replica.carrier,
+            managed=self.managed,
+            foreign_port=lambda name: replica.foreign(rows.ROUTER_PORT, name),
+            has_port=lambda name: bool(replica.named(rows.ROUTER_PORT, name)),
         )
 
     def _connect(self) -> None:
@@ -241,7 +208,10 @@ class Northbound:
             self.schema_version = version
             if self._sb:
                 self.variant = probe.detect(self.remote, self._sb, self._stopping.is_set)
-            idl = _Idl(self.remote, schema.register(json, managed=self.managed), self)
+            helper = schema.register(json, managed=self.managed)
+            idl = FollowingIdl(self.remote, helper, self._connection_changed, self._row_changed)
+            for table, condition in schema.conditions(managed=self.managed).items():
+                idl.cond_change(table, condition)
             self._pending = Replica(idl, managed=self.managed)
             self._connection = connection.Connection(idl, START_S)
         self._connection.start()
@@ -253,10 +223,10 @@ class Northbound:
         if self.replica is None:
             return
         if live:
-            self._log.info("connected", schema=self.schema_version)
+            self._log.info("connected", server=self.idl.server, schema=self.schema_version)
             self.changes.reloaded()
         else:
-            self._log.warning("disconnected")
+            self._log.warning("disconnected", trouble=self.trouble)
         self.changes.connection()
 
     def _row_changed(self, event: str, row: Any, updates: Any) -> None:
@@ -273,11 +243,21 @@ class Northbound:
             key = rows.owner_of(before) if before is not None else None
             if key is not None:
                 self.changes.owner(key)
+        if table == rows.ROUTER_PORT:
+            self._port_changed(event, row.name)
         if table in rows.CONTAINERS:
             self.changes.holder(table, row.name)
             name = _old(updates, "name") if event == ovs_idl.ROW_UPDATE else None
             if name is not None:
                 self.changes.holder(table, name)
+
+    def _port_changed(self, event: str, name: str) -> None:
+        """A BFD port that comes or goes is news to its VPC and to those whose sessions speak from it."""
+        vpc = bfd.port_owner(name)
+        if vpc is None or self.managed or event == ovs_idl.ROW_UPDATE:
+            return
+        self.changes.owner(Key(Kind.VPC, vpc))
+        self.changes.holder(rows.ROUTER_PORT, name)
 
 
 def _old(updates: Any, column: str) -> Any | None:
@@ -294,7 +274,7 @@ def _is_status(table: str, updates: Any) -> bool:
 
 
 def _fetch_schema(remote: str) -> tuple[str, dict[str, Any]]:
-    """(version, JSON) of the Northbound schema that the first reachable server has. Raises NorthboundUnavailableError."""
-    with wire.opened(remote) as rpc:
+    """(version, JSON) of the Northbound schema of the server that takes writes. Raises NorthboundUnavailableError."""
+    with wire.opened(remote, schema.DATABASE) as rpc:
         json: dict[str, Any] = wire.call(rpc, "get_schema", [schema.DATABASE])
     return str(json.get("version", "")), json

@@ -25,16 +25,16 @@ class Replica:
 
     def __init__(self, idl: Any, *, managed: bool) -> None:
         self.idl = idl
-        self.tables = schema.tables(managed=managed)
-        self._columns = {table: schema.columns_of(idl, table) for table in self.tables}
+        self._managed = managed
+        self._columns = {table: schema.columns_of(idl, table) for table in rows.TABLES}
         self.misplaced: set[UUID] = set()
         """Rows whose mark does not name the holder that holds them."""
-        self._by_owner = {table: HashIndex(rows.MARKS, owner) for table in self.tables}
-        self._by_name = {table: HashIndex("name", _name) for table in self.tables if table in rows.NAMED}
+        self._by_owner = {table: HashIndex(rows.MARKS, owner) for table in rows.TABLES}
+        self._by_name = {table: HashIndex("name", _name) for table in rows.TABLES if table in rows.NAMED}
         # Its logical port is set before it, see `read` of a row that is being made.
         self._by_session = HashIndex("dst_ip", _session)
         self._by_session.create(idl.tables[rows.BFD].rows, "veg_session")
-        for table in self.tables:
+        for table in rows.TABLES:
             self._by_owner[table].create(idl.tables[table].rows, "veg_owner")
             if table in self._by_name:
                 self._by_name[table].create(idl.tables[table].rows, "veg_name")
@@ -51,8 +51,19 @@ class Replica:
         return Row(table, key, columns, holder)
 
     def owners(self) -> set[Key]:
-        """Every owner that has a row."""
-        return {key for index in self._by_owner.values() for key, _ in index.items() if isinstance(key, Key)}
+        """Every owner that has a row of ours."""
+        keys = {key for index in self._by_owner.values() for key, _ in index.items() if isinstance(key, Key)}
+        return {key for key in keys if self.is_ours(key)}
+
+    def is_ours(self, key: Key) -> bool:
+        """Whether the rows of an owner that nobody asked for are of our making, see core.rows.bears_our_mark."""
+        return self._managed or any(
+            rows.bears_our_mark(key.kind, schema.read(row, rows.MARKS)) for _, row in self._owned(key)
+        )
+
+    def foreign(self, table: str, name: str) -> bool:
+        """Whether somebody else's row has that name."""
+        return any(owner(row) is None for row in self.named(table, name))
 
     def named(self, table: str, name: str) -> list[Any]:
         """The IDL rows of a table with that name."""
@@ -142,10 +153,9 @@ class Replica:
 
     def _owned(self, key: Key) -> Iterator[tuple[str, Any]]:
         for table in rows.TABLES_OF[key.kind]:
-            if table not in self.tables:
-                continue
             for row in self._by_owner[table].find(key):
-                yield table, row
+                if self._managed or not rows.is_topology(key.kind, schema.read(row, rows.MARKS)):
+                    yield table, row
 
 
 def _session(row: Any) -> tuple[str, str]:

@@ -42,12 +42,8 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
         "external_ids",
     ),
 }
-# In the kube-ovn topology switches and their ports, one a pod of the cluster, are none of our business.
-_KUBE_OVN_TABLES = frozenset({rows.ROUTER, rows.BFD, rows.ROUTER_PORT, rows.POLICY, rows.ROUTE})
-# Links to rows that are not copied there, and what only the owner of a BFD port needs.
-_MANAGED_COLUMNS = frozenset(
-    (rows.ROUTER_PORT, column) for column in ("ha_chassis_group", "options", "status")
-)
+# In the kube-ovn topology the ports of pods, as many as the cluster has, are none of our business.
+_KUBE_OVN_CONDITIONS: Mapping[str, list[list[str]]] = {rows.SWITCH_PORT: [["type", "==", "router"]]}
 
 # Written by mutation and not copied: a copy would cost as much a change as the column is long.
 _HOLDER_COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -64,9 +60,9 @@ LINKS: Mapping[tuple[str, str], str] = {
 }
 
 
-def tables(*, managed: bool) -> tuple[str, ...]:
-    """The tables that a topology needs, holders first."""
-    return tuple(table for table in rows.TABLES if managed or table in _KUBE_OVN_TABLES)
+def conditions(*, managed: bool) -> Mapping[str, list[list[str]]]:
+    """Which rows of a table are copied, where it is not all of them (RFC 7047 section 5.1)."""
+    return {} if managed else _KUBE_OVN_CONDITIONS
 
 
 def register(schema: Mapping[str, Any], *, managed: bool) -> ovs_idl.SchemaHelper:
@@ -76,15 +72,11 @@ def register(schema: Mapping[str, Any], *, managed: bool) -> ovs_idl.SchemaHelpe
     that tells which router has a default route of somebody else's.
     """
     helper = ovs_idl.SchemaHelper(None, schema)
-    for table in tables(managed=managed):
+    for table in rows.TABLES:
         there = schema["tables"][table]["columns"]
         holders = list(_HOLDER_COLUMNS.get(table, ()))
         copied = {"static_routes"} if table == rows.ROUTER and not managed else set()
-        columns = [
-            column
-            for column in _COLUMNS[table]
-            if column in there and (managed or (table, column) not in _MANAGED_COLUMNS)
-        ]
+        columns = [column for column in _COLUMNS[table] if column in there]
         helper.register_columns(table, columns + holders, [c for c in holders if c not in copied])
     return helper
 
