@@ -114,6 +114,15 @@ class ProcessTable:
         record = self.record(name)
         return record.pid if record is not None and is_alive(record) else None
 
+    def exit_code(self, name: str, *, wait: float = 1.0) -> int | None:
+        """How `name` ended (negative: by that signal), None while it lives or when another process started it."""
+        record = self.record(name)
+        if record is None or is_alive(record):
+            return None
+        # Its end is seen a moment before it is collected.
+        poll(lambda: record.pid in _exits or not _is_child(record.pid), wait)
+        return _exits.get(record.pid)
+
     def names(self) -> list[str]:
         """Names of all recorded processes, alive or not, sorted."""
         return sorted(path.name.removesuffix(".pid") for path in self.directory.glob("*.pid"))
@@ -299,12 +308,22 @@ def _ancestors(pid: int) -> Iterator[int]:
             return
 
 
+_exits: dict[int, int] = {}
+"""Exit codes of children that have ended, by pid."""
+
+
+def _is_child(pid: int) -> bool:
+    """Whether the process is (or was a moment ago) a child that is not collected yet."""
+    return any(thread.name == f"reap-{pid}" for thread in threading.enumerate())
+
+
 def _reap_later(pid: int) -> None:
     """Collect the exit status of a child whenever it ends, so that it does not stay a zombie of ours."""
+    _exits.pop(pid, None)
 
     def reap() -> None:
         with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, 0)
+            _exits[pid] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
     threading.Thread(target=reap, name=f"reap-{pid}", daemon=True).start()
 

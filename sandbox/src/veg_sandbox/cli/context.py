@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from veg_sandbox.cli.errors import CliError, not_up
 
 if TYPE_CHECKING:
-    from veg_common.folder import FolderStore
+    from veg_common.store import ObjectStore
 
+    from veg_sandbox.cli.backing import Backing
     from veg_sandbox.net.lab import Lab
 
 T = TypeVar("T")
@@ -41,6 +42,23 @@ class Paths:
     def objects(self) -> Path:
         """The object store."""
         return self.directory / "objects"
+
+    @property
+    def backing_file(self) -> Path:
+        """Where the objects are if not in the folder, and who brings which service."""
+        return self.directory / "backing.json"
+
+    @property
+    def backing(self) -> Backing:
+        """What `backing_file` says."""
+        from veg_sandbox.cli import backing  # noqa: PLC0415
+
+        return backing.read(self.backing_file)
+
+    @property
+    def store(self) -> str:
+        """The object store as services are told of it: `folder:DIR`, or what `up` was told."""
+        return self.backing.store or f"folder:{self.objects}"
 
     @property
     def settings(self) -> Path:
@@ -87,11 +105,20 @@ def running(name: str) -> Paths:
     return found
 
 
-def store(name: str) -> FolderStore:
+def store(name: str) -> ObjectStore:
     """The object store of a sandbox that is up. Raises CliError."""
+    return store_of(running(name))
+
+
+def store_of(where: Paths) -> ObjectStore:
+    """The object store of a sandbox, whether all of it is up or not."""
+    if where.backing.on_cluster:
+        from veg_sandbox.cli.backing import PerCallStore  # noqa: PLC0415
+
+        return PerCallStore(where.store)
     from veg_common.folder import FolderStore  # noqa: PLC0415
 
-    return FolderStore(running(name).objects)
+    return FolderStore(where.objects)
 
 
 def lab(name: str) -> Lab:

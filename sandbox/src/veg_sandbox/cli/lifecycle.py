@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import signal
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from veg_common.store import AlreadyExistsError
+from veg_common.store import AlreadyExistsError, StoreError
 
+from veg_sandbox.cli import backing as backings
 from veg_sandbox.cli import context, seed, services
+from veg_sandbox.cli.backing import Backing
 from veg_sandbox.cli.context import Paths, Settings
 from veg_sandbox.cli.errors import FAILED, CliError
 from veg_sandbox.cli.objects import namespace_object
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from veg_sandbox.net.lab import Lab
 
 _POLL_SECONDS = 0.05
+_DEREGISTER_SECONDS = 30
 
 
 class Progress:
@@ -49,16 +54,52 @@ class Progress:
 @click.option(
     "-n", "--namespace", "namespaces", multiple=True, help="A namespace to create; may be given again."
 )
+@click.option(
+    "--store",
+    default="",
+    metavar="kube:KUBECONFIG[#CONTEXT]",
+    help="Objects are on this API server, whose controllers and scheduler act; the sandbox is its nodes.",
+)
+@click.option(
+    "--without",
+    default="",
+    metavar="api,ovn-programmer",
+    help="Services that somebody else brings (pods of the chart).",
+)
 @click.pass_obj
-def up(name: str, /, nodes: int, ip_family: str, namespaces: tuple[str, ...]) -> None:
+def up(name: str, /, nodes: int, ip_family: str, namespaces: tuple[str, ...], **where_from: str) -> None:
     """Build the sandbox and start every service; when it is up, start again what is dead."""
     where, progress = context.paths(name), Progress()
     wanted = Settings(nodes, ip_family, list(namespaces))
+    backing = _backing(where_from["store"], where_from["without"])
     with context.exclusive(where):
-        _up(name, where, wanted, progress)
+        _up(name, where, wanted, backing, progress)
 
 
-def _up(name: str, where: Paths, wanted: Settings, progress: Progress) -> None:
+def _backing(store: str, without: str) -> Backing:
+    """What the flags say. Raises CliError."""
+    absent = [part.strip() for part in without.split(",") if part.strip()]
+    known = (services.API, services.PROGRAMMER)
+    if store and not store.startswith("kube:"):
+        raise CliError(f"error: --store {store!r}: only kube:KUBECONFIG is something that another keeps")
+    if unknown := [part for part in absent if part not in known]:
+        raise CliError(f"error: --without {unknown[0]!r}: choose from {', '.join(known)}")
+    if absent and not store:
+        raise CliError("error: --without needs --store: nobody else would act on this sandbox's objects")
+    return Backing(_absolute(store), absent)
+
+
+def _absolute(store: str) -> str:
+    """With the path of the kubeconfig made absolute: services run elsewhere. Raises CliError."""
+    if not store:
+        return ""
+    path, hash_, rest = store.removeprefix("kube:").partition("#")
+    if not Path(path).is_file():
+        raise CliError(f"error: --store: no kubeconfig {path!r}")
+    return f"kube:{Path(path).resolve()}{hash_}{rest}"
+
+
+def _up(name: str, where: Paths, wanted: Settings, backing: Backing, progress: Progress) -> None:
     from veg_sandbox.net.lab import Lab, LabSpec  # noqa: PLC0415
 
     if where.settings.is_file():
@@ -70,8 +111,12 @@ def _up(name: str, where: Paths, wanted: Settings, progress: Progress) -> None:
         lab.down()
     lab.up(LabSpec(nodes=wanted.nodes), progress)
     try:
-        _fill(lab, where, wanted)
-        progress(f"objects: {wanted.nodes} nodes, Vpc ovn-cluster, Subnet ovn-default ({wanted.ip_family})")
+        backings.write(where.backing_file, backing)
+        default = _fill(lab, where, wanted)
+        told = f", Vpc ovn-cluster, Subnet ovn-default ({wanted.ip_family})" if default else ""
+        progress(f"objects: {wanted.nodes} nodes{told}")
+        if services.PROGRAMMER in backing.without:
+            progress(f"Northbound database: {lab.listen_northbound()}")
         _start_services(lab, where, progress)
     except BaseException:
         progress("start failed; the logs tell more: " + ", ".join(str(lab.log(n)) for n in services.NAMES))
@@ -80,13 +125,15 @@ def _up(name: str, where: Paths, wanted: Settings, progress: Progress) -> None:
     progress(f"sandbox {name} is up")
 
 
-def _fill(lab: Lab, where: Paths, settings: Settings) -> None:
-    """Put what a fresh cluster has into the store."""
-    from veg_common.folder import FolderStore  # noqa: PLC0415
-
-    store = FolderStore(where.objects)
+def _fill(lab: Lab, where: Paths, settings: Settings) -> bool:
+    """Put what a fresh cluster has into the store; False when that did not take the default VPC yet."""
+    store = context.store_of(where)
     where.runtime.mkdir(exist_ok=True)
     facts = [seed.NodeFacts(node.name, node.underlay_ip) for node in lab.nodes]
+    if where.backing.on_cluster:
+        from veg_sandbox.cli.registration import register  # noqa: PLC0415
+
+        return context.run(lambda: register(store, facts, settings.ip_family, settings.namespaces))
     wanted = seed.objects(facts, settings.ip_family, settings.namespaces, dt.datetime.now(dt.UTC))
 
     async def fill() -> None:
@@ -94,6 +141,7 @@ def _fill(lab: Lab, where: Paths, settings: Settings) -> None:
             await store.create(obj)
 
     context.run(fill)
+    return True
 
 
 def _start_services(lab: Lab, where: Paths, progress: Callable[[str], None]) -> None:
@@ -162,8 +210,25 @@ def _down(name: str, where: Paths) -> None:
     # The runtime first: it would start again the containers that go down.
     for service in reversed(services.NAMES):
         lab.processes.kill(service)
+    if where.backing.on_cluster and lab.layout.state_file.is_file():
+        _deregister(lab, where)
     lab.down()
     click.echo(f"sandbox {name} is down" if there else f"sandbox {name} was not up")
+
+
+def _deregister(lab: Lab, where: Paths) -> None:
+    from veg_sandbox.cli.registration import deregister  # noqa: PLC0415
+
+    store, names = context.store_of(where), [node.name for node in lab.nodes]
+
+    async def work() -> None:
+        async with asyncio.timeout(_DEREGISTER_SECONDS):
+            await deregister(store, names)
+
+    try:
+        context.run(work)
+    except (StoreError, TimeoutError) as error:
+        click.echo(f"warning: the nodes stay registered: {error or 'no answer'}", err=True)
 
 
 # restart --------------------------------------------------------------------------------------------------------

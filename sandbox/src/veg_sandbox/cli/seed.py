@@ -15,6 +15,9 @@ _PROTOCOLS = {"ipv4": "IPv4", "ipv6": "IPv6", "dual": "Dual"}
 _V4, _V6 = ("10.16.0.0/16", "10.16.0.1"), ("fd00:10:16::/112", "fd00:10:16::1")
 _SUBNETS = {"ipv4": (_V4,), "ipv6": (_V6,), "dual": (_V4, _V6)}
 _VERSION = "v1.36.0-sandbox"
+_NODE_INFO = dict.fromkeys(
+    ("machineID", "systemUUID", "bootID", "kernelVersion", "containerRuntimeVersion", "kubeProxyVersion"), ""
+) | {"osImage": "sandbox", "operatingSystem": "linux", "architecture": "amd64"}
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,20 @@ def node_object(node: NodeFacts, now: dt.datetime) -> Object:
         "lastTransitionTime": since,
     }
     labels = {"kubernetes.io/hostname": node.name, "kubernetes.io/os": "linux"}
+    room = {"cpu": "16", "memory": "64Gi", "ephemeral-storage": "100Gi", "pods": "1100"}
     addresses = [{"type": "InternalIP", "address": node.address}, {"type": "Hostname", "address": node.name}]
     return {
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": {"name": node.name, "labels": labels},
         "spec": {},
-        "status": {"conditions": [ready], "addresses": addresses, "nodeInfo": {"kubeletVersion": _VERSION}},
+        "status": {
+            "capacity": room,
+            "allocatable": room,
+            "conditions": [ready],
+            "addresses": addresses,
+            "nodeInfo": {**_NODE_INFO, "kubeletVersion": _VERSION},
+        },
     }
 
 

@@ -39,12 +39,11 @@ def script(name: str) -> str:
 
 
 def services(lab: Lab, where: Paths) -> dict[str, Service]:
-    """The services by name, in the order of starting."""
-    store, programmer, api = (
-        f"folder:{where.objects}",
-        f"unix:{where.programmer_socket}",
-        f"unix:{where.api_socket}",
-    )
+    """The services that this sandbox brings, by name, in the order of starting."""
+    backing, store = where.backing, where.store
+    programmer, api = f"unix:{where.programmer_socket}", f"unix:{where.api_socket}"
+    # A real cluster has its own controllers and its own scheduler.
+    roles = ["--roles", "kubelet"] if backing.on_cluster else []
     listed = (
         Service(
             PROGRAMMER,
@@ -59,9 +58,12 @@ def services(lab: Lab, where: Paths) -> dict[str, Service]:
             [script("veg-api"), "run", "--store", store, "--programmer", programmer, "--listen", api],
             api,
         ),
-        Service(RUNTIME, [script("veg-sandbox"), "runtime", "--lab", str(lab.directory), "--store", store]),
+        Service(
+            RUNTIME,
+            [script("veg-sandbox"), "runtime", "--lab", str(lab.directory), "--store", store, *roles],
+        ),
     )
-    return {service.name: service for service in listed}
+    return {service.name: service for service in listed if service.name not in backing.without}
 
 
 def start(lab: Lab, service: Service) -> int:

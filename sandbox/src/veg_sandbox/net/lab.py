@@ -37,6 +37,8 @@ its memory may repeat them:
     lab.unplug_pod(pod)                             # its processes, ports, links, namespace, files
     lab.outage.crash_pod(pod)                       # and what else may happen to pods and nodes
 
+`lab.create_host_pod(pod)` instead of `create_pod_netns` makes one that shares the host's network.
+
 A container has the host's file system with its mounts over it, its own /etc and /run (changes there stay
 in the pod), its own /sys, and `iptables`/`ip6tables` in the legacy variant where the kernel has it.
 
@@ -148,6 +150,17 @@ class Lab:
         return f"unix:{self.layout.nb_socket}"
 
     @property
+    def nb_address(self) -> str:
+        """Address of this lab's own on loopback: of the Northbound database when `listen_northbound` was called."""
+        digest = bytes.fromhex(self.layout.hash)
+        return f"127.{200 + digest[0] % 50}.{digest[1]}.{1 + digest[2] % 250}"
+
+    def listen_northbound(self) -> str:
+        """Have the Northbound database listen on TCP as well; returns the remote, `tcp:ADDRESS:6641`."""
+        self.nbctl("set-connection", f"ptcp:6641:{self.nb_address}")
+        return f"tcp:{self.nb_address}:6641"
+
+    @property
     def sb_remote(self) -> str:
         """OVSDB remote of the Southbound database, `unix:/…`."""
         return f"unix:{self.layout.sb_socket}"
@@ -255,6 +268,10 @@ class Lab:
         """Make the pod's network namespace (lo up) and return its ip-netns(8) name."""
         return self._plumbing.create(pod_id)
 
+    def create_host_pod(self, pod_id: str) -> None:
+        """Make a pod that shares the host's network, as `hostNetwork: true` asks for."""
+        self._plumbing.create_on_host(pod_id)
+
     def plug_internal(  # noqa: PLR0913 - keywords, named at every call
         self,
         pod_id: str,
@@ -335,6 +352,10 @@ class Lab:
     def pod_pid(self, pod_id: str, container: str) -> int | None:
         """The pid of a live container, else None."""
         return self.processes.pid(self.layout.container_name(pod_id, container))
+
+    def pod_exit_code(self, pod_id: str, container: str) -> int | None:
+        """The exit code of a container that this process started and that has ended, else None."""
+        return self.processes.exit_code(self.layout.container_name(pod_id, container))
 
     def pod_kill(self, pod_id: str, container: str, sig: int = signal.SIGTERM, *, wait: float = 5.0) -> bool:
         """Signal a container, wait for its end, SIGKILL after `wait` s. Returns whether it was alive."""

@@ -68,6 +68,11 @@ class Plumbing:
         _write(self.layout, pod_id, {"id": pod_id, "ports": {}, "netns": name})
         return name
 
+    def create_on_host(self, pod_id: str) -> None:
+        """Note a pod that shares the host's network: it has files, and no namespace."""
+        self.layout.pod_dir(pod_id).mkdir(parents=True, exist_ok=True)
+        _write(self.layout, pod_id, {"id": pod_id, "ports": {}, "host": True})
+
     def plug_internal(self, pod_id: str, port: Port, lsp_name: str) -> None:
         """Give the pod a veth whose other end is a port of the node's br-int. Raises UnknownPodError,
         LabError.

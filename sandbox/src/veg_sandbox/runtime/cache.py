@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from veg_common.logs import get
 from veg_common.objects import Object, Ref, ref_of
-from veg_common.store import ObjectStore, WatchEvent
+from veg_common.store import NotFoundError, ObjectStore, StoreError, WatchEvent
 
 Listener = Callable[[Ref], None]
 _RETRY_SECONDS = 1.0
@@ -55,26 +56,51 @@ class Cache:
             del self._objects[ref]
             self._tell(ref)
 
-    async def follow(self, store: ObjectStore) -> None:
-        """Keep up with the store until cancelled; a broken watch is started again."""
+    async def follow(self, store: ObjectStore, *, separately: bool = False) -> None:
+        """Keep up with the store until cancelled; a broken watch is started again.
+
+        `separately`: a watch a kind, for a store that may not know some of them yet (an API server without their
+        definitions). Such a kind counts as seen, and is asked for again until it is known.
+        """
+        groups = [(kind,) for kind in self._kinds] if separately else [self._kinds]
+        missing = set(groups)
+
+        def seen(group: tuple[str, ...]) -> None:
+            missing.discard(group)
+            if not missing:
+                self.synced.set()
+
+        async with asyncio.TaskGroup() as tasks:
+            for group in groups:
+                tasks.create_task(self._follow(store, group, partial(seen, group), probing=separately))
+
+    async def _follow(
+        self, store: ObjectStore, kinds: tuple[str, ...], seen: Callable[[], None], *, probing: bool
+    ) -> None:
         while True:
             try:
-                await self._watch(store)
+                if probing:
+                    await store.list(kinds[0])
+                await self._watch(store, kinds, seen)
+            except NotFoundError:
+                seen()
+            except StoreError as error:
+                log.warning("watch failed", kinds=kinds, error=str(error))
             except Exception:
                 log.exception("watch failed")
             await asyncio.sleep(_RETRY_SECONDS)
 
-    async def _watch(self, store: ObjectStore) -> None:
+    async def _watch(self, store: ObjectStore, kinds: tuple[str, ...], told: Callable[[], None]) -> None:
         seen: set[Ref] | None = set()
-        async for event in store.watch(self._kinds):
+        async for event in store.watch(kinds):
             self._take(event)
             if seen is not None and event.ref is not None:
                 seen.add(event.ref)
             if event.type == "SYNCED" and seen is not None:
-                for gone in set(self._objects) - seen:
+                for gone in {ref for ref in self._objects if ref.kind in kinds} - seen:
                     self.drop(gone)
                 seen = None
-                self.synced.set()
+                told()
 
     def _take(self, event: WatchEvent) -> None:
         match event.type:

@@ -19,7 +19,7 @@ from veg_sandbox.runtime.core.containers import Container, Probe
 from veg_sandbox.runtime.core.events import PodEvent
 from veg_sandbox.runtime.core.pods import status_of, timestamp
 from veg_sandbox.runtime.core.podstatus import ContainerFacts
-from veg_sandbox.runtime.process import ProbeResult, ended, run_probe, wait_any
+from veg_sandbox.runtime.process import ProbeResult, ended, get_page, run_probe, wait_any
 from veg_sandbox.runtime.recorder import KUBELET
 
 # Until a container is ready for the first time it is asked often, but not for ever.
@@ -52,6 +52,14 @@ class Engine(Protocol):
         """Its pid while it lives."""
         ...
 
+    async def exit_code(self, container: str) -> int | None:
+        """How it ended; None when nobody knows."""
+        ...
+
+    def address(self) -> str:
+        """The pod's address when it can be reached from here, "" when it is in a network of its own."""
+        ...
+
     def exec_argv(self, container: str, command: tuple[str, ...]) -> list[str]:
         """What runs a command in it. Raises RuntimeError."""
         ...
@@ -67,6 +75,8 @@ class _State:
     last_finished_at: str = ""
     probe_output: str = ""
     quick_deaths: int = 0
+    exit_code: int | None = None
+    ended: bool = False
 
 
 class ContainerRunner:
@@ -87,6 +97,7 @@ class ContainerRunner:
         self._engine = engine
         self._changed = changed
         self._stopping = asyncio.Event()
+        self._started = asyncio.Event()
         self._state, self._was_running = _recall(before, container.name)
         self._log = log.bind(pod=before["metadata"]["name"], container=container.name)
 
@@ -102,6 +113,8 @@ class ContainerRunner:
             waiting=state.waiting,
             waiting_message=state.message,
             last_finished_at=state.last_finished_at,
+            last_exit_code=state.exit_code,
+            ended=state.ended,
             probe_output="" if state.ready else state.probe_output,
         )
 
@@ -116,10 +129,10 @@ class ContainerRunner:
             return
         alive = self._engine.pid(self.container.name) is not None
         if self._was_running and not alive:
-            self._died()  # while no runtime was there
+            await self._died()  # while no runtime was there
         elif not alive:
             self._state.ready = False
-        while not self._stopping.is_set():
+        while not self._stopping.is_set() and not self._state.ended:
             if await self._start(adopt=alive):
                 await self._watch()
             alive = False
@@ -150,6 +163,7 @@ class ContainerRunner:
             self._set(ready=False, waiting=_CANNOT_START, message=str(error))
             self._event("Failed", f"Error: {error}")
             return False
+        self._started.clear()
         self._log.info("container started", pid=self._engine.pid(self.container.name))
         self._set(waiting="", message="", started_at=_stamp())
         self._event("Started", f"Started container {self.container.name}", warning=False)
@@ -164,6 +178,7 @@ class ContainerRunner:
             for work in _coroutines(
                 ended(lambda: self._engine.pid(name)),
                 self._stopping.wait(),
+                self._startup(),
                 self._readiness(),
                 self._liveness(),
             )
@@ -178,9 +193,14 @@ class ContainerRunner:
             return
         if time.monotonic() - begun > podstatus.RECOVERED_AFTER_S:
             self._state.quick_deaths = 0
-        self._died()
+        await self._died()
 
-    def _died(self) -> None:
+    async def _died(self) -> None:
+        self._state.exit_code = await self._engine.exit_code(self.container.name)
+        if not self.container.starts_again(self._state.exit_code):
+            self._log.info("container has ended", exit_code=self._state.exit_code)
+            self._set(ready=False, waiting="", last_finished_at=_stamp(), ended=True)
+            return
         self._log.warning("container died, starting it again", restarts=self._state.restarts + 1)
         self._state.quick_deaths += 1
         self._set(
@@ -190,7 +210,23 @@ class ContainerRunner:
             waiting="CrashLoopBackOff",
         )
 
+    async def _startup(self) -> None:
+        """Return when the startup probe has passed once; end a container that does not get there."""
+        probe, failures = self.container.startup, 0
+        while probe is not None and not self._started.is_set():
+            await asyncio.sleep(probe.delay if not failures else min(probe.period, _EAGER_PERIOD * 2))
+            result = await self._probe(probe)
+            if result.passed:
+                break
+            failures += 1
+            if failures * _EAGER_PERIOD * 2 >= probe.failures * probe.period:
+                self._unhealthy("Startup", result.output)
+                await self._engine.kill(self.container.name)
+                return
+        self._started.set()
+
     async def _readiness(self) -> None:
+        await self._started.wait()
         probe = self.container.readiness
         if probe is None:
             self._set(ready=True)
@@ -209,6 +245,7 @@ class ContainerRunner:
 
     async def _liveness(self) -> None:
         """End the container when it hangs; whoever watches it starts it again."""
+        await self._started.wait()
         probe = self.container.liveness
         if probe is None:
             return
@@ -224,6 +261,11 @@ class ContainerRunner:
         await self._engine.kill(self.container.name)
 
     async def _probe(self, probe: Probe) -> ProbeResult:
+        if probe.http is not None:
+            host = probe.http.host or self._engine.address()
+            if not host:
+                return ProbeResult(passed=False, output="httpGet: only for pods on the host's network")
+            return await get_page(host, probe.http.port, probe.http.path, probe.timeout)
         try:
             argv = self._engine.exec_argv(self.container.name, probe.command)
         except RuntimeError as error:
@@ -262,6 +304,7 @@ def _recall(pod: Object, name: str) -> tuple[_State, bool]:
         restarts=int(found.get("restartCount") or 0),
         started_at=str(running.get("startedAt") or ""),
         last_finished_at=str(ended_before.get("finishedAt") or ""),
+        exit_code=ended_before.get("exitCode"),
     )
     if running:
         state.waiting = ""

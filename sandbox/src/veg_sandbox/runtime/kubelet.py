@@ -11,8 +11,9 @@ from veg_sandbox.net.errors import LabError
 from veg_sandbox.proc import ProcessError
 from veg_sandbox.runtime.core.pods import is_finished, node_of
 from veg_sandbox.runtime.core.returns import return_routes
+from veg_sandbox.runtime.host import Host
 from veg_sandbox.runtime.loop import Loop
-from veg_sandbox.runtime.worker import Host, PodWorker
+from veg_sandbox.runtime.worker import PodWorker
 
 log = get("kubelet")
 

@@ -16,7 +16,7 @@ from veg_common.store import NotFoundError
 from veg_sandbox.net.model import Node
 from veg_sandbox.runtime.core import nodestatus
 from veg_sandbox.runtime.core.pods import node_of
-from veg_sandbox.runtime.worker import Host
+from veg_sandbox.runtime.host import Host
 
 # Kubernetes' node-monitor-grace-period is 40 s; a sandbox is watched by people.
 GRACE_SECONDS = 5.0

@@ -65,6 +65,27 @@ async def run_probe(argv: Sequence[str], seconds: float) -> ProbeResult:
             await process.wait()
 
 
+async def get_page(host: str, port: int, path: str, seconds: float) -> ProbeResult:
+    """GET over plain HTTP; it passes with a status of 200 to 399 within `seconds` s."""
+    writer: asyncio.StreamWriter | None = None
+    try:
+        async with asyncio.timeout(seconds):
+            reader, writer = await asyncio.open_connection(host, port)
+            writer.write(f"GET {path} HTTP/1.0\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+            await writer.drain()
+            answer = await reader.read(_MAX_OUTPUT)
+    except TimeoutError:
+        return ProbeResult(passed=False, output=f"timed out after {seconds:g} s")
+    except OSError as error:
+        return ProbeResult(passed=False, output=f"GET {host}:{port}{path}: {error}")
+    finally:
+        if writer is not None:
+            writer.close()
+    words = answer.split(None, 2)
+    code = int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
+    return ProbeResult(200 <= code < 400, "" if 200 <= code < 400 else f"HTTP status {code}")
+
+
 async def _head(stream: asyncio.StreamReader | None) -> bytes:
     """The beginning of what comes until the end; the rest is read so that the program does not wait for it."""
     head = b""

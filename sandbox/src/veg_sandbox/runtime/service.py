@@ -7,22 +7,24 @@ import os
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import click
 from veg_common.logs import get
 from veg_common.process import run_service
-from veg_common.store import ObjectStore
 from veg_common.stores import check_store, open_store
 
 from veg_sandbox.net.lab import Lab
 from veg_sandbox.runtime.cache import Cache
+from veg_sandbox.runtime.clusterapi import cluster_api
 from veg_sandbox.runtime.controller import DeploymentController, Scheduler
+from veg_sandbox.runtime.host import Host
 from veg_sandbox.runtime.kubelet import Kubelet, ReturnRoutes
 from veg_sandbox.runtime.loop import Loop
+from veg_sandbox.runtime.names import ServiceNames
 from veg_sandbox.runtime.nodes import NodeKeeper
 from veg_sandbox.runtime.recorder import Recorder
-from veg_sandbox.runtime.worker import Host
 
 ROLES = ("controller", "scheduler", "kubelet")
 _KINDS = (
@@ -83,6 +85,7 @@ def command(lab: Path, store: str, roles: tuple[str, ...], log_level: str) -> No
 async def serve(config: RuntimeConfig, stop: asyncio.Event) -> None:
     """Run the roles until `stop`; pods and their containers are left as they are."""
     lab, store, cache = Lab.attach(config.lab), open_store(config.store), Cache(_KINDS)
+    api = cluster_api(config.store)
     folder = config.lab / "runtime"
     folder.mkdir(exist_ok=True)
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="lab") as threads:
@@ -93,22 +96,25 @@ async def serve(config: RuntimeConfig, stop: asyncio.Event) -> None:
         if "scheduler" in config.roles:
             loops.append(Scheduler(store, cache, recorder).loop)
         if "kubelet" in config.roles:
-            host = Host(lab, store, cache, threads, folder / "volumes", recorder)
+            names = ServiceNames(folder / "hosts", api, cache) if api else None
+            host = Host(lab, store, cache, threads, folder / "volumes", recorder, api, names)
+            works += [names.run] if names else []
             kubelet = Kubelet(host)
             loops += [kubelet.loop, ReturnRoutes(host).loop]
             works.append(NodeKeeper(host, kubelet.wake).run)
         works += [loop.run for loop in loops]
-        await _run(store, cache, works, folder / "heartbeat", stop)
+        follow = partial(cache.follow, store, separately=api is not None)
+        await _run(follow, cache, works, folder / "heartbeat", stop)
 
 
 async def _run(
-    store: ObjectStore,
+    follow: Work,
     cache: Cache,
     works: Sequence[Work],
     heartbeat: Path,
     stop: asyncio.Event,
 ) -> None:
-    tasks = [asyncio.ensure_future(cache.follow(store))]
+    tasks = [asyncio.ensure_future(follow())]
     ending = asyncio.ensure_future(stop.wait())
     try:
         # Nothing is decided, and above all nothing deleted, before the picture is whole.

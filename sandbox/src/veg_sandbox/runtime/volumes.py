@@ -1,4 +1,4 @@
-"""ConfigMap volumes the Kubernetes way: files are links through `..data`, which one rename switches.
+"""ConfigMap (and Secret) volumes the Kubernetes way: files are links through `..data`, which one rename switches.
 
 A reader in the pod sees the old set of files or the new one, never a mixture; a watcher sees the rename.
 """
@@ -19,6 +19,11 @@ def content(config_map: Object, items: Any = None) -> dict[str, bytes]:
     """File name -> bytes of a ConfigMap; `items` chooses and renames keys as volume.configMap.items does."""
     files = {key: str(value).encode() for key, value in (config_map.get("data") or {}).items()}
     files |= {key: base64.b64decode(value) for key, value in (config_map.get("binaryData") or {}).items()}
+    return chosen(files, items)
+
+
+def chosen(files: dict[str, bytes], items: Any) -> dict[str, bytes]:
+    """The files that a volume's `items` choose, under their paths; without items all of them."""
     if not items:
         return files
     return {item["path"]: files[item["key"]] for item in items if item.get("key") in files}

@@ -4,73 +4,49 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import os
 import shutil
 import signal
-import sys
 import time
-from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 from veg_common.logs import get
 from veg_common.objects import Object, Ref, ref_of
-from veg_common.store import NotFoundError, ObjectStore
+from veg_common.store import NotFoundError, StoreError
 
 from veg_sandbox.net.errors import LabError
-from veg_sandbox.net.lab import Lab
+from veg_sandbox.net.lab import Node
 from veg_sandbox.proc import ProcessError
-from veg_sandbox.runtime import plumbing, volumes
-from veg_sandbox.runtime.cache import Cache
+from veg_sandbox.runtime import plumbing
 from veg_sandbox.runtime.container import ContainerRunner
 from veg_sandbox.runtime.core import containers, network, podstatus
-from veg_sandbox.runtime.core.containers import Container
 from veg_sandbox.runtime.core.events import PodEvent
+from veg_sandbox.runtime.core.hostnet import address_for
 from veg_sandbox.runtime.core.network import Interface, NetworkError
 from veg_sandbox.runtime.core.pods import (
     annotations_of,
+    condition,
     container_specs,
     grace_of,
     is_terminating,
     labels_of,
     node_of,
+    spec_of,
     status_of,
 )
 from veg_sandbox.runtime.core.returns import GATEWAY_LABEL
+from veg_sandbox.runtime.engine import LabEngine, PodPlace, find_program, initialize
+from veg_sandbox.runtime.host import Host, WaitingError
+from veg_sandbox.runtime.mounts import MissingError, Mounter
 from veg_sandbox.runtime.process import wait_any
-from veg_sandbox.runtime.recorder import KUBELET, Recorder
-
-P = ParamSpec("P")
-T = TypeVar("T")
+from veg_sandbox.runtime.recorder import KUBELET
 
 _RETRY_SECONDS = 1.0
 _PORT_UP_SECONDS = 2.0
 _LONG_WAIT_SECONDS = 5.0
+_REFRESH_SECONDS = 5.0
 log = get("kubelet")
-
-
-@dataclass(frozen=True)
-class Host:
-    """What all pods share. `threads` runs the lab's blocking calls."""
-
-    lab: Lab
-    store: ObjectStore
-    cache: Cache
-    threads: ThreadPoolExecutor
-    volumes: Path
-    recorder: Recorder
-
-    async def call(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """A blocking call in a thread."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.threads, lambda: work(*args, **kwargs))
-
-
-class WaitingError(Exception):
-    """The pod has to wait for something outside; the text says for what."""
 
 
 class PodWorker:
@@ -89,6 +65,9 @@ class PodWorker:
         self._runners: list[ContainerRunner] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._wait = ("", 0.0)
+        self._initialized = False
+        self._files: dict[Path, str] = {}
+        self._mounter = Mounter(host.volumes / self.uid, self._config_map, host.api)
         self._log = log.bind(pod=str(self.ref), uid=self.uid)
 
     def wake(self) -> None:
@@ -99,7 +78,8 @@ class PodWorker:
         """Until the pod is gone. Never raises: a failure is logged, shown in the pod's status and tried again."""
         while True:
             self._wake.clear()
-            pause: float | None = None
+            # A kubelet looks at its volumes from time to time: nobody tells it of secrets.
+            pause: float | None = None if self._host.api is None else _REFRESH_SECONDS
             try:
                 if await self._step():
                     return
@@ -111,6 +91,9 @@ class PodWorker:
                 self._log.warning("failed, trying again", error=str(error))
                 await self._publish_waiting(str(error))
                 self._tell("FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}")
+                pause = _RETRY_SECONDS
+            except StoreError as error:
+                self._log.warning("the store refused, trying again", error=str(error))
                 pause = _RETRY_SECONDS
             except Exception:  # noqa: BLE001 - the edge of the pod's loop; logged with its traceback
                 self._log.exception("failed, trying again")
@@ -125,13 +108,15 @@ class PodWorker:
         if pod is None or is_terminating(pod):
             await self._take_down(pod)
             return True
-        if not self._interfaces:
+        if containers.is_on_host(pod):
+            await self._join_host(pod)
+        elif not self._interfaces:
             await self._plug(pod)
         elif not self._host.lab.outage.is_held(self.uid):
             await self.whole()
         await self._mount(pod)
         if not self._runners:
-            self._start_containers(pod)
+            await self._start_containers(pod)
         await self._publish(pod)
         return False
 
@@ -150,6 +135,20 @@ class PodWorker:
             await self._connect(pod)
             await self._host.call(outage.repaired, self.uid)
             self._log.info("pod plugged again")
+
+    async def _join_host(self, pod: Object) -> None:
+        """Give a pod on the host's network its address, and the names of Services."""
+        host = self._host
+        if not self._interfaces:
+            before = str(status_of(pod).get("podIP") or "")
+            address = before or address_for(pod, str(host.lab.directory), host.addresses.values())
+            host.addresses[self.uid] = address
+            await host.call(host.lab.create_host_pod, self.uid)
+            self._interfaces = (Interface("lo", "host", (f"{address}/8",), ()),)
+            self._log.info("pod on the host's network", address=address)
+            await self._publish(pod)
+        if host.names is not None and not self._files:
+            self._files = {await host.names.file(self.ref.namespace): "/etc/hosts"}
 
     async def _plug(self, pod: Object) -> None:
         port = await self._connect(pod)
@@ -180,29 +179,40 @@ class PodWorker:
     # -- containers --------------------------------------------------------------------------------------------
 
     async def _mount(self, pod: Object) -> None:
-        """Bring the ConfigMap volumes up to date. Raises WaitingError for one that is not there."""
-        for name, volume in containers.volumes_of(pod).items():
-            folder = self._host.volumes / self.uid / name
-            source = containers.config_map_of(volume)
-            if not source:
-                folder.mkdir(parents=True, exist_ok=True)
-                continue
-            config_map = self._host.cache.get(Ref("ConfigMap", self.ref.namespace, source))
-            if config_map is None:
-                if self._runners:
-                    continue  # what is mounted stays, as with a kubelet
-                if volume["configMap"].get("optional"):
-                    folder.mkdir(parents=True, exist_ok=True)
-                    continue
-                raise WaitingError(f'configmap "{source}" not found')
-            files = volumes.content(config_map, volume["configMap"].get("items"))
-            version = str(config_map["metadata"].get("resourceVersion", "0"))
-            if volumes.write(folder, files, version):
-                self._log.info("volume written", volume=name, configmap=source, version=version)
+        """Bring the volumes up to date. Raises WaitingError for what is not there."""
+        try:
+            await self._mounter.refresh(self._addressed(pod), lenient=bool(self._runners))
+        except MissingError as error:
+            raise WaitingError(str(error)) from error
 
-    def _start_containers(self, pod: Object) -> None:
-        engine = LabEngine(self._host, self.uid, self.ref.name, self.whole)
-        listed = containers.containers_of(pod, find_program, must_run=is_gateway(pod))
+    def _config_map(self, name: str) -> Object | None:
+        return self._host.cache.get(Ref("ConfigMap", self.ref.namespace, name))
+
+    def _addressed(self, pod: Object) -> Object:
+        """The pod with the addresses that its containers may ask for, which the store may not show yet."""
+        ips = self._interfaces[0].ips if self._interfaces else ()
+        known = {"podIP": ips[0] if ips else "", "podIPs": [{"ip": ip} for ip in ips]}
+        node = self._node(pod)
+        return {**pod, "status": {**status_of(pod), **known, "hostIP": node.underlay_ip if node else ""}}
+
+    async def _start_containers(self, pod: Object) -> None:
+        on_host, ready = containers.is_on_host(pod), self._addressed(pod)
+        sources = {
+            name: self._mounter.source(name, spec) for name, spec in containers.volumes_of(pod).items()
+        }
+        extra = self._host.api.environment() if on_host and self._host.api else {}
+        address = self._interfaces[0].ips[0] if on_host else ""
+        files = dict(self._files)
+        engine = LabEngine(
+            self._host, PodPlace(self.uid, self.ref.name, sources, files, extra, address), self.whole
+        )
+        must_run = is_gateway(pod) or on_host
+        if not self._initialized:
+            inits = containers.init_containers_of(ready, find_program, must_run=must_run)
+            if condition(pod, "Initialized").get("status") != "True" or not status_of(pod).get("podIP"):
+                await initialize(inits, engine)
+            self._initialized = True
+        listed = containers.containers_of(ready, find_program, must_run=must_run)
         tell = partial(self._host.recorder.tell, pod)
         self._runners = [ContainerRunner(container, engine, pod, self.wake, tell) for container in listed]
         self._tasks = [asyncio.ensure_future(runner.run()) for runner in self._runners]
@@ -212,32 +222,28 @@ class PodWorker:
     async def _publish(self, pod: Object) -> None:
         await self._annotate(pod)
         ips = self._interfaces[0].ips if self._interfaces else ()
-        await self._write(pod, [runner.facts() for runner in self._runners], ips)
+        facts = [runner.facts() for runner in self._runners] or _creating(pod)
+        await self._write(pod, facts, ips)
 
     async def _publish_waiting(self, message: str) -> None:
         """Show why the pod does not run yet; one that ran keeps the status it has."""
         pod = self._pod()
         if pod is None or is_terminating(pod) or self._runners or status_of(pod).get("podIP"):
             return
-        facts = [
-            podstatus.ContainerFacts(
-                name=str(spec["name"]),
-                image=str(spec.get("image", "")),
-                ready=False,
-                restarts=0,
-                waiting="ContainerCreating",
-                waiting_message=message,
-            )
-            for spec in container_specs(pod)
-        ]
-        await self._write(pod, facts, ())
+        await self._write(pod, _creating(pod, message), ())
 
     async def _write(self, pod: Object, facts: list[podstatus.ContainerFacts], ips: tuple[str, ...]) -> None:
         if self._is_lost(pod):
             return
-        node = next((n for n in self._host.lab.nodes if n.name == node_of(pod)), None)
+        node = self._node(pod)
+        inits = spec_of(pod).get("initContainers") or ()
         summary = podstatus.PodFacts(
-            host_ip=node.underlay_ip if node else "", ips=ips, started_at=self._started_at, containers=facts
+            host_ip=node.underlay_ip if node else "",
+            ips=ips,
+            started_at=self._started_at,
+            containers=facts,
+            initialized=self._initialized or not inits,
+            init_containers=inits,
         )
         status = podstatus.running_status(pod, summary, now())
         if podstatus.changed(pod, status):
@@ -246,12 +252,17 @@ class PodWorker:
             except NotFoundError:
                 self._host.cache.drop(self.ref, self.uid)
 
+    def _node(self, pod: Object) -> Node | None:
+        return next((n for n in self._host.lab.nodes if n.name == node_of(pod)), None)
+
     def _is_lost(self, pod: Object) -> bool:
         """Whether its node has lost its power."""
         lab = self._host.lab
         return any(lab.outage.lost_since(n) is not None for n in lab.nodes if n.name == node_of(pod))
 
     async def _annotate(self, pod: Object) -> None:
+        if containers.is_on_host(pod):
+            return
         text = network.network_status(self._interfaces, self._macs)
         if annotations_of(pod).get(network.NETWORK_STATUS) == text:
             return
@@ -288,6 +299,9 @@ class PodWorker:
         )
         await self._host.call(lab.unplug_pod, self.uid)
         shutil.rmtree(self._host.volumes / self.uid, ignore_errors=True)
+        self._host.addresses.pop(self.uid, None)
+        if self._host.api is not None:
+            self._host.api.forget(self.uid)
         self._log.info("pod removed")
         if pod is None:
             return
@@ -298,61 +312,24 @@ class PodWorker:
             self._host.cache.drop(self.ref, self.uid)
 
 
-class LabEngine:
-    """Containers of one pod as processes of the lab."""
-
-    def __init__(
-        self, host: Host, uid: str, pod_name: str, whole: Callable[[], Coroutine[None, None, None]]
-    ) -> None:
-        self._host = host
-        self._uid = uid
-        self._pod_name = pod_name
-        self._whole = whole
-
-    def held(self) -> bool:
-        """Whether a fault keeps the pod down."""
-        return self._host.lab.outage.is_held(self._uid)
-
-    async def spawn(self, container: Container) -> None:
-        """Start it with its volumes mounted. Raises LabError, ProcessError, or RuntimeError for annotations that
-        make no interface any more.
-        """
-        try:
-            await self._whole()
-        except (NetworkError, WaitingError) as error:
-            raise RuntimeError(str(error)) from error
-        folder = self._host.volumes / self._uid
-        await self._host.call(
-            self._host.lab.pod_spawn,
-            self._uid,
-            container.name,
-            container.command,
-            mounts={folder / volume: path for volume, path in container.mounts.items()},
-            env=container.env,
-            hostname=self._pod_name,
+def _creating(pod: Object, message: str = "") -> list[podstatus.ContainerFacts]:
+    """Containers that are not started yet, and why."""
+    return [
+        podstatus.ContainerFacts(
+            name=str(spec["name"]),
+            image=str(spec.get("image", "")),
+            ready=False,
+            restarts=0,
+            waiting="ContainerCreating",
+            waiting_message=message,
         )
-
-    async def kill(self, container: str) -> None:
-        """TERM, then KILL. Raises ProcessError."""
-        await self._host.call(self._host.lab.pod_kill, self._uid, container)
-
-    def pid(self, container: str) -> int | None:
-        """Its pid while it lives."""
-        return self._host.lab.pod_pid(self._uid, container)
-
-    def exec_argv(self, container: str, command: tuple[str, ...]) -> list[str]:
-        """What runs a command in it. Raises LabError."""
-        return self._host.lab.pod_argv(self._uid, command, container=container)
+        for spec in container_specs(pod)
+    ]
 
 
 def is_gateway(pod: Object) -> bool:
     """Whether it is a gateway's pod."""
     return GATEWAY_LABEL in labels_of(pod)
-
-
-def find_program(name: str) -> str | None:
-    """A program of this environment or of the host, as an absolute path."""
-    return shutil.which(name, path=f"{Path(sys.prefix) / 'bin'}:{os.environ.get('PATH', os.defpath)}")
 
 
 def now() -> dt.datetime:

@@ -1,7 +1,8 @@
-"""What a container of a pod is to run: command, environment, mounts, probe. Pure."""
+"""What a container of a pod is to run: command, environment, mounts, probes. Pure."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,10 +20,20 @@ from veg_sandbox.runtime.core.pods import (
 
 
 @dataclass(frozen=True)
-class Probe:
-    """An exec probe; times in s."""
+class HttpGet:
+    """What is asked for over HTTP. An empty host is the pod's own address."""
 
-    command: tuple[str, ...]
+    port: int
+    path: str = "/"
+    host: str = ""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A command to run (exec) or a page to get (httpGet); times in s."""
+
+    command: tuple[str, ...] = ()
+    http: HttpGet | None = None
     period: float = 10
     timeout: float = 1
     failures: int = 3
@@ -42,6 +53,25 @@ class Container:
     """Volume name -> absolute path in the pod."""
     readiness: Probe | None = None
     liveness: Probe | None = None
+    startup: Probe | None = None
+    """The others wait for it."""
+    restart: str = "Always"
+    """The pod's restartPolicy."""
+
+    def starts_again(self, exit_code: int | None) -> bool:
+        """Whether it is to be started again after it ended like this (None: nobody knows how)."""
+        return self.restart == "Always" or (self.restart == "OnFailure" and exit_code != 0)
+
+
+def is_on_host(pod: Object) -> bool:
+    """Whether it shares the network of its node."""
+    return spec_of(pod).get("hostNetwork") is True
+
+
+def init_containers_of(pod: Object, which: Callable[[str], str | None], *, must_run: bool) -> list[Container]:
+    """The containers that have to end well, one after the other, before the others start."""
+    specs = [s for s in _list(spec_of(pod).get("initContainers")) if isinstance(s, dict) and s.get("name")]
+    return [_container(pod, spec, which, must_run=must_run) for spec in specs]
 
 
 def containers_of(pod: Object, which: Callable[[str], str | None], *, must_run: bool) -> list[Container]:
@@ -66,7 +96,9 @@ def config_map_of(volume: Object) -> str:
 
 
 def _container(pod: Object, spec: Object, which: Callable[[str], str | None], *, must_run: bool) -> Container:
-    command = [str(word) for word in (*_list(spec.get("command")), *_list(spec.get("args")))]
+    env = _env(pod, spec)
+    words = (*_list(spec.get("command")), *_list(spec.get("args")))
+    command = [expanded(str(word), env) for word in words]
     if not _list(spec.get("command")):
         command = []  # the image's entry point, and there is no image
     elif found := which(command[0]):
@@ -82,11 +114,24 @@ def _container(pod: Object, spec: Object, which: Callable[[str], str | None], *,
         name=str(spec["name"]),
         image=str(spec.get("image", "")),
         command=tuple(command),
-        env=_env(pod, spec),
+        env=env,
         mounts=mounts,
-        readiness=_probe(spec.get("readinessProbe")),
-        liveness=_probe(spec.get("livenessProbe")),
+        readiness=_probe(spec, "readinessProbe"),
+        liveness=_probe(spec, "livenessProbe"),
+        startup=_probe(spec, "startupProbe"),
+        restart=str(spec_of(pod).get("restartPolicy") or "Always"),
     )
+
+
+def expanded(text: str, env: Mapping[str, str]) -> str:
+    """`$(NAME)` of a command line replaced where there is such a variable; `$$(NAME)` is a plain `$(NAME)`."""
+
+    def value(match: re.Match[str]) -> str:
+        if match[0].startswith("$$"):
+            return match[0][1:]
+        return env.get(match[1], match[0])
+
+    return re.sub(r"\$?\$\(([A-Za-z_][A-Za-z0-9_.-]*)\)", value, text)
 
 
 def _env(pod: Object, spec: Object) -> dict[str, str]:
@@ -123,18 +168,34 @@ def field_value(pod: Object, path: str) -> str:
     return ""
 
 
-def _probe(spec: Any) -> Probe | None:
-    action = spec.get("exec") if isinstance(spec, dict) else None
+def _probe(container: Object, kind: str) -> Probe | None:
+    found = container.get(kind)
+    spec: Object = found if isinstance(found, dict) else {}
+    action = spec.get("exec")
     command = tuple(str(word) for word in _list(action.get("command"))) if isinstance(action, dict) else ()
-    if not command:
+    http = _http(container, spec.get("httpGet"))
+    if not command and http is None:
         return None
     return Probe(
         command,
+        http,
         period=float(spec.get("periodSeconds") or 10),
         timeout=float(spec.get("timeoutSeconds") or 1),
         failures=int(spec.get("failureThreshold") or 3),
         delay=float(spec.get("initialDelaySeconds") or 0),
     )
+
+
+def _http(container: Object, action: Any) -> HttpGet | None:
+    if not isinstance(action, dict):
+        return None
+    ports = {
+        p.get("name"): p.get("containerPort") for p in _list(container.get("ports")) if isinstance(p, dict)
+    }
+    port = ports.get(action.get("port"), action.get("port"))
+    if not isinstance(port, int):
+        return None
+    return HttpGet(port, str(action.get("path") or "/"), str(action.get("host") or ""))
 
 
 def _list(value: Any) -> list[Any]:
