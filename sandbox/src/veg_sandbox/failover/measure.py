@@ -48,6 +48,7 @@ class Plan:
     fault: str
     flows: int
     period_ms: float
+    max_pause_ms: float | None = None
 
     @property
     def detection_s(self) -> float:
@@ -56,8 +57,8 @@ class Plan:
 
     @property
     def longest_pause_ms(self) -> float:
-        """A machine that stands still for so long ends sessions by itself."""
-        return self.detection_s * 500
+        """A run in which the machine stood still for so long measured the machine: that ends sessions by itself."""
+        return self.detection_s * 500 if self.max_pause_ms is None else self.max_pause_ms
 
 
 class Prober:
