@@ -196,7 +196,7 @@ async def test_the_api_server_may_be_away(lab: ApiLab) -> None:
     await lab.until(lambda: not api.leads, 30)
     assert lab.programmer.gateway() == row
     assert api.process.poll() is None
-    await asyncio.to_thread(lab.cluster.start_apiserver)
+    lab.cluster.start_apiserver()  # in this thread: it ends with the one that started it
     await lab.store.aclose()
     await asyncio.to_thread(lab.cluster.kubectl, "scale", "veg", "gateway1", "--replicas=2")
     assert len((await lab.ready(timeout_s=90))["internalIPs"]) == 2

@@ -76,7 +76,7 @@ class TestKubernetesStore(StoreContract):
             for _ in range(4):
                 await take(queue)
             crds.kill_apiserver()
-            await asyncio.to_thread(crds.start_apiserver)
+            crds.start_apiserver()  # in this thread: it ends with the one that started it
             await other.aclose()
             await other.update(Ref("VpcEgressGateway", namespace, "changes"), {"spec": {"replicas": 2}})
             await other.delete(Ref("VpcEgressGateway", namespace, "goes"))

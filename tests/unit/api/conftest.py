@@ -10,7 +10,7 @@ from veg_api.core.change import Change, Create, Delete, Patch
 from veg_api.core.intents import Intent, IntentKey, Outcome, ProgrammerView, Session
 from veg_api.core.planner import GatewayPlan, gateway_keys, plan_gateway
 from veg_api.core.pools import Pools
-from veg_api.core.snapshot import KINDS, Snapshot
+from veg_api.core.snapshot import COURTESY_KINDS, KINDS, Snapshot
 from veg_api.core.topology import TopologyPlan, plan_topology
 from veg_api.core.workload import Defaults
 from veg_common.objects import Object, Ref, kind_of, merge_patch, ref_of
@@ -154,7 +154,7 @@ class World:
         else:
             self.objects[ref] = new
             self._kinds.setdefault(ref.kind, {})[ref] = new
-        if ref.kind in KINDS:
+        if ref.kind in (*KINDS, *COURTESY_KINDS):
             self._pending.append((ref, new))
 
     def get(self, kind: str, name: str, namespace: str = "default") -> Object:

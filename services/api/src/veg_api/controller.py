@@ -22,7 +22,7 @@ from veg_api.core.intents import Intent, IntentKey, VpcIntent, gateway_key
 from veg_api.core.names import GATEWAY_KIND
 from veg_api.core.planner import GatewayPlan, gateway_keys, plan_gateway
 from veg_api.core.pools import Pools
-from veg_api.core.snapshot import KINDS, Snapshot
+from veg_api.core.snapshot import COURTESY_KINDS, KINDS, Snapshot
 from veg_api.core.topology import TopologyPlan, plan_topology
 from veg_api.core.workload import DEFAULTS, Defaults
 from veg_api.errors import RetryableError
@@ -76,7 +76,7 @@ class Controller:
         self._now = now or _utc_now
         self._log = logs.get("controller")
         self._wake = asyncio.Event()
-        self.feed = Feed(store, KINDS, self._wake.set)
+        self.feed = Feed(store, KINDS, self._wake.set, COURTESY_KINDS)
         self._new_link = link
         self._leading = leading
         self._linked: asyncio.Task[None] | None = None

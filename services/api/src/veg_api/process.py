@@ -25,7 +25,12 @@ from veg_api.views import GatewayViews
 
 # Of these only our own are of interest, and a cluster has many.
 _OURS = {"labelSelector": GATEWAY_LABEL}
-_SELECTORS = {"Deployment": _OURS, "ConfigMap": _OURS, "PodDisruptionBudget": _OURS}
+_SELECTORS = {
+    "Deployment": _OURS,
+    "ConfigMap": _OURS,
+    "PodDisruptionBudget": _OURS,
+    "Event": {"fieldSelector": "involvedObject.kind=Pod,type=Warning"},
+}
 # An event loop that has not turned for so long does not work.
 _STUCK_S = 30.0
 

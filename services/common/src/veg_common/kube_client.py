@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import aiohttp
+import yaml
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
@@ -131,7 +132,15 @@ class KubeClient:
                 try:
                     await self._load(settings)
                     self._client = ApiClient(settings)
-                except (config.ConfigException, OSError, ValueError, KeyError, TypeError) as error:
+                except (
+                    config.ConfigException,
+                    yaml.YAMLError,
+                    OSError,
+                    ValueError,
+                    LookupError,
+                    TypeError,
+                    AttributeError,
+                ) as error:
                     raise UnavailableError(f"no way to the API server: {_text(error)}") from error
             return self._client
 

@@ -44,9 +44,9 @@ def affected(before: Snapshot, after: Snapshot, touched: Iterable[Ref]) -> Affec
             frees = True
         elif ref.kind in ("Deployment", "ConfigMap", "PodDisruptionBudget"):
             keys |= _labelled(before, after, ref)
-        elif ref.kind in ("Pod", "IP"):
-            keys |= _users(before, after, ref)
-            frees |= after.tables[ref.kind].get(ref.name, ref.namespace) is None
+        elif ref.kind in ("Pod", "IP", "Event"):
+            keys |= _told_of(after, ref) if ref.kind == "Event" else _users(before, after, ref)
+            frees |= ref.kind != "Event" and after.tables[ref.kind].get(ref.name, ref.namespace) is None
         elif ref.kind == "Subnet":
             keys |= _of_subnet(before, after, ref.name)
         elif ref.kind == "Vpc":
@@ -103,6 +103,13 @@ def _users(before: Snapshot, after: Snapshot, ref: Ref) -> set[GatewayKey]:
         if value is not None and value.gateway:
             found.add((value.namespace, value.gateway))
     return found
+
+
+def _told_of(after: Snapshot, ref: Ref) -> set[GatewayKey]:
+    """The gateway whose pod an Event is about."""
+    event = after.pod_events.get(ref.name, ref.namespace)
+    pod = after.pods.get(event.pod, event.namespace) if event is not None else None
+    return {(pod.namespace, pod.gateway)} if pod is not None and pod.gateway and not pod.ready else set()
 
 
 def _of_subnet(before: Snapshot, after: Snapshot, name: str) -> set[GatewayKey]:

@@ -53,7 +53,8 @@ class Pod:
 
     `trouble` is what scheduler and kubelet say of why it does not run or is not ready; "" when they say nothing.
     `containers` are (name, ready) as far as the kubelet has told, `wanted` the names of those in its spec.
-    `config_mark` tells of which configuration kubelet was last reminded.
+    `config_mark` tells of which configuration kubelet was last reminded. `unready_since` is RFC 3339, "" while it is
+    ready or nobody has told.
     """
 
     namespace: str
@@ -74,6 +75,7 @@ class Pod:
     containers: tuple[tuple[str, bool], ...] = ()
     wanted: tuple[str, ...] = ()
     config_mark: str = ""
+    unready_since: str = ""
 
     def holding(self, prefix: str) -> Holding | None:
         """What it has on one network."""
@@ -157,6 +159,7 @@ def parse_pod(obj: Object) -> Pod:
         trouble=_trouble(status),
         wanted=tuple(sorted(wanted)),
         config_mark=str(annotations.get(CONFIG_ANNOTATION, "")),
+        unready_since=_unready_since(status),
         containers=tuple(
             sorted(
                 (str(c.get("name")), c.get("ready") is True) for c in _list(status.get("containerStatuses"))
@@ -227,23 +230,28 @@ def _trouble(status: Object) -> str:
     """Why a pod does not run or is not ready: the scheduler's message, those of containers, the kubelet's own."""
     for condition in conditions(status):
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-            return _said(condition)
+            return said(condition)
     found = []
     for container in _list(status.get("initContainerStatuses")) + _list(status.get("containerStatuses")):
         state = _mapping(container.get("state"))
         waiting, ended = _mapping(state.get("waiting")), _mapping(state.get("terminated"))
         if ended.get("exitCode"):
-            text = f"exit code {ended['exitCode']}: {_said(ended)}"
+            text = f"exit code {ended['exitCode']}: {said(ended)}"
             found.append(f"container {container.get('name')}: {text}")
         elif waiting and (waiting.get("reason") not in _USUAL or waiting.get("message")):
-            found.append(f"container {container.get('name')}: {_said(waiting)}")
+            found.append(f"container {container.get('name')}: {said(waiting)}")
     if found:
         return "; ".join(found)
     unready = next((c for c in conditions(status) if c.get("type") == "Ready"), {})
-    return _said(unready) if unready.get("status") == "False" else ""
+    return said(unready) if unready.get("status") == "False" else ""
 
 
-def _said(state: Object) -> str:
+def _unready_since(status: Object) -> str:
+    ready = next((c for c in conditions(status) if c.get("type") == "Ready"), {})
+    return str(ready.get("lastTransitionTime") or "") if ready.get("status") == "False" else ""
+
+
+def said(state: Object) -> str:
     """Reason and message of a condition or a container's state; messages may be long."""
     text = ": ".join(str(state[key]) for key in ("reason", "message") if state.get(key))
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."

@@ -18,7 +18,7 @@ from typing import Any
 
 from veg_common.objects import Object
 
-from veg_api.core import addresses
+from veg_api.core import addresses, pod_events
 from veg_api.core.addresses import AddressError
 from veg_api.core.gateway import Gateway, GatewayKey
 from veg_api.core.intents import BfdIntent, GatewayFamilyIntent, GatewayIntent
@@ -196,7 +196,7 @@ def _replica(view: _View, pod: Pod, entry: Entry | None, before: Object) -> Repl
     unchanged = before.get("serving") == serving and before.get("reason") == reason
     now = view.snapshot.now
     since = str(before.get("since") or now) if unchanged else now
-    message = "" if pod.ready else pod.trouble
+    message = _trouble(view, pod)
     return Replica(pod, *shown, nexthop, serving, reason, since, message, bfd, silent)
 
 
@@ -246,7 +246,12 @@ def _why_down(view: _View, pod: Pod, states: Mapping[str, str]) -> str:
     for text, state in states.items():
         peer = next((p for p in peers if addresses.family(p) == addresses.family(text)), "")
         told.append(f"session {peer} - {text} is {_STATES.get(state, state)}")
-    return "; ".join([*told, *([pod.trouble] if pod.trouble and not pod.ready else [])])
+    trouble = _trouble(view, pod)
+    return "; ".join([*told, *([trouble] if trouble else [])])
+
+
+def _trouble(view: _View, pod: Pod) -> str:
+    return pod_events.trouble(pod, view.snapshot.pod_events.derived(pod_events.by_pod).get(pod.uid))
 
 
 _STATES = {"Unknown": "not known to OVN", "Up": "Up, and OVN does not send traffic yet"}

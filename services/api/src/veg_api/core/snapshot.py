@@ -35,6 +35,7 @@ from veg_api.core.objects import (
     parse_node,
     parse_pod,
 )
+from veg_api.core.pod_events import PodEvent, parse_event
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
@@ -95,11 +96,14 @@ _PARSERS: dict[str, Callable[[Object], Any]] = {
     "PodDisruptionBudget": _own,
 }
 KINDS = tuple(_PARSERS)
+# Only for what people are told: nothing waits for these, and nothing is decided by them.
+COURTESY_KINDS = ("Event",)
+_PARSERS |= {"Event": parse_event}
 _WITH_OWN_STATUS = ("Subnet", "Vpc")
 
 
 def _empty() -> dict[str, Table[Any]]:
-    return {kind: Table() for kind in KINDS}
+    return {kind: Table() for kind in _PARSERS}
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,6 +175,11 @@ class Snapshot:
     def budgets(self) -> Table[Object]:
         """PodDisruptionBudgets, as they are."""
         return self.tables["PodDisruptionBudget"]
+
+    @property
+    def pod_events(self) -> Table[PodEvent]:
+        """What kubelet says of pods in Events."""
+        return self.tables["Event"]
 
     def subnet(self, name: str) -> Subnet | None:
         """The Subnet in force under a name; None when there is none or it never was usable."""

@@ -20,11 +20,21 @@ _HIDDEN_CHECK_S = 2.0
 
 
 class Feed:
-    """Collects changes until they are taken. `on_change` is called whenever there is something to take."""
+    """Collects changes until they are taken. `on_change` is called whenever there is something to take.
 
-    def __init__(self, store: ObjectStore, kinds: Iterable[str], on_change: Callable[[], None]) -> None:
+    `overheard` kinds are told of as far as they can be seen; the picture is complete without them.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        kinds: Iterable[str],
+        on_change: Callable[[], None],
+        overheard: Iterable[str] = (),
+    ) -> None:
         self._store = store
         self._kinds = tuple(kinds)
+        self._overheard = tuple(overheard)
         self._on_change = on_change
         self._log = logs.get("feed")
         self._pending: dict[Ref, Object | None] = {}
@@ -55,6 +65,8 @@ class Feed:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch())
             tasks.create_task(self._look_for_hidden())
+            if self._overheard:
+                tasks.create_task(self._overhear())
 
     async def _watch(self) -> None:
         while True:
@@ -68,6 +80,16 @@ class Feed:
             except Exception:  # noqa: BLE001
                 # Whatever is in the store, what is known of it goes on.
                 self._log.exception("watch broke")
+            await asyncio.sleep(_RESTART_S)
+
+    async def _overhear(self) -> None:
+        while True:
+            try:
+                async for event in self._store.watch(self._overheard):
+                    if event.ref is not None and event.type != "BROKEN":
+                        self._store_change(event.ref, None if event.type == "DELETED" else event.object)
+            except Exception as error:  # noqa: BLE001
+                self._log.warning("can not overhear", error=str(error))
             await asyncio.sleep(_RESTART_S)
 
     def _handle(self, event: WatchEvent) -> None:
@@ -99,7 +121,8 @@ class Feed:
     def _forget_unseen(self) -> None:
         """After a break: what the fresh list does not hold is gone, unless it merely can not be read."""
         seen, self._seen = self._seen or set(), None
-        for ref in [ref for ref in self._known if ref not in seen and ref not in self._broken]:
+        known = [ref for ref in self._known if ref.kind not in self._overheard]
+        for ref in [ref for ref in known if ref not in seen and ref not in self._broken]:
             self._store_change(ref, None)
 
     def _hear_broken(self, ref: Ref, message: str) -> None:
