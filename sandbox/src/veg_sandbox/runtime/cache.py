@@ -7,6 +7,7 @@ them; an older version that the watch brings later does not overwrite a newer on
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -16,6 +17,7 @@ from veg_common.store import NotFoundError, ObjectStore, StoreError, WatchEvent
 
 Listener = Callable[[Ref], None]
 _RETRY_SECONDS = 1.0
+_REMEMBERED = 1000
 log = get("cache")
 
 
@@ -26,6 +28,8 @@ class Cache:
         self._kinds = tuple(kinds)
         self._objects: dict[Ref, Object] = {}
         self._listeners: list[Listener] = []
+        # uids: an answer that comes late must not bring them back.
+        self._gone: deque[str] = deque(maxlen=_REMEMBERED)
         self.synced = asyncio.Event()
 
     def listen(self, listener: Listener) -> None:
@@ -41,6 +45,11 @@ class Cache:
         return [obj for ref, obj in sorted(self._objects.items()) if ref.kind == kind]
 
     def put(self, obj: Object) -> None:
+        """Take over what a write of our own came to, unless the object is known to be gone by now."""
+        if obj["metadata"].get("uid") not in self._gone:
+            self._keep(obj)
+
+    def _keep(self, obj: Object) -> None:
         """Take an object over unless a newer version of it is here."""
         ref = ref_of(obj)
         before = self._objects.get(ref)
@@ -54,6 +63,8 @@ class Cache:
         before = self._objects.get(ref)
         if before is not None and uid in (None, before["metadata"].get("uid")):
             del self._objects[ref]
+            if uid := before["metadata"].get("uid"):
+                self._gone.append(uid)
             self._tell(ref)
 
     async def follow(self, store: ObjectStore, *, separately: bool = False) -> None:
@@ -105,7 +116,7 @@ class Cache:
     def _take(self, event: WatchEvent) -> None:
         match event.type:
             case "ADDED" | "MODIFIED" if event.object is not None:
-                self.put(event.object)
+                self._keep(event.object)
             case "DELETED" if event.ref is not None:
                 uid = event.object["metadata"].get("uid") if event.object else None
                 self.drop(event.ref, uid)

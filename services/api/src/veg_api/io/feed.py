@@ -6,6 +6,7 @@ Owned by the controller. What was last known of an object stays until the store 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable
 
 from veg_common import logs
@@ -17,6 +18,8 @@ from veg_api.io.changes import exists
 
 _RESTART_S = 1.0
 _HIDDEN_CHECK_S = 2.0
+# Objects that are gone: a late answer about one of them must not bring it back. Answers are late by seconds at most.
+_REMEMBERED = 1000
 
 
 class Feed:
@@ -39,6 +42,7 @@ class Feed:
         self._log = logs.get("feed")
         self._pending: dict[Ref, Object | None] = {}
         self._known: dict[Ref, tuple[str, int]] = {}
+        self._gone: deque[tuple[Ref, str]] = deque(maxlen=_REMEMBERED)
         self._seen: set[Ref] | None = set()
         self._broken: dict[Ref, str] = {}
         self._events: list[EventRecord] = []
@@ -58,6 +62,9 @@ class Feed:
 
     def put(self, ref: Ref, obj: Object | None) -> None:
         """What a write of our own came to: known at once, without waiting for the watch."""
+        uid = "" if obj is None else obj["metadata"].get("uid", "")
+        if uid and (ref, uid) in self._gone:
+            return  # overtaken by the news that this write was the last one
         self._store_change(ref, obj)
 
     async def run(self) -> None:
@@ -109,7 +116,8 @@ class Feed:
 
     def _store_change(self, ref: Ref, obj: Object | None) -> None:
         if obj is None:
-            self._known.pop(ref, None)
+            if (known := self._known.pop(ref, None)) is not None:
+                self._gone.append((ref, known[0]))
         else:
             uid, version = obj["metadata"].get("uid", ""), _version(obj)
             if self._known.get(ref, ("", -1)) > (uid, version) and self._known[ref][0] == uid:
