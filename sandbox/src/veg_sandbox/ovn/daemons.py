@@ -119,7 +119,11 @@ class Daemons:
             argv += [f"--ovnnb-db=unix:{self.layout.nb_socket}", f"--ovnsb-db=unix:{self.layout.sb_socket}"]
             return _Daemon(argv, None, control.parent, lambda: unixctl.answers(control))
         socket = self.layout.nb_socket if kind == "ovsdb-nb" else self.layout.sb_socket
-        argv += [f"--remote=punix:{socket}", str(database(self.layout, kind))]
+        argv += [f"--remote=punix:{socket}"]
+        if kind == "ovsdb-nb":
+            # Where `ovn-nbctl set-connection` says, as in a cluster.
+            argv += ["--remote=db:OVN_Northbound,NB_Global,connections"]
+        argv += [str(database(self.layout, kind))]
         return _Daemon(argv, None, control.parent, lambda: unixctl.answers(socket))
 
     def _of_node(self, kind: str, argv: list[str], node: Node) -> _Daemon:
