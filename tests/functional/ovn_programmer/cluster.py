@@ -107,10 +107,10 @@ class Cluster:
             member.create(self.members[0] if self.members else None)
             self.members.append(member)
             member.start()
-        until(lambda: sorted(m.role() for m in self.members) == ["follower", "follower", "leader"], 20)
+        until(lambda: sorted(m.role() for m in self.members) == ["follower", "follower", "leader"], 60)
         self.leader().nbctl("init")
 
-    def leader(self, seconds: float = 20) -> Member:
+    def leader(self, seconds: float = 60) -> Member:
         """Who leads, once somebody does."""
         until(self._leaders, seconds)
         return self._leaders()[0]

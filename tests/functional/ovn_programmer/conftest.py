@@ -28,6 +28,18 @@ from veg_ovn_programmer.worker import Worker
 from veg_sandbox.ovn.root import OvnRoot, ovn_root
 
 BOUND = 10.0
+# Every table that the programmer writes to.
+TABLES = (
+    "Logical_Router",
+    "Logical_Switch",
+    "Logical_Router_Port",
+    "Logical_Switch_Port",
+    "HA_Chassis_Group",
+    "HA_Chassis",
+    "BFD",
+    "Logical_Router_Policy",
+    "Logical_Router_Static_Route",
+)
 
 
 @pytest.fixture(scope="session")

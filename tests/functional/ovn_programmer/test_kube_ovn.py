@@ -241,3 +241,23 @@ async def test_topology_intents_are_refused(filled: Any, start: Any, make: Any, 
         assert [one.reason for one in deleted] == ["", "TopologyNotManaged"]
         await client.resync()
         assert owned(filled, rpc_to) == {}
+
+
+@pytest.mark.parametrize("variant", [Variant.K, Variant.S3], ids=["K", "S3"])
+async def test_northd_takes_it(variant: Variant, filled: Any, northd: Any, start: Any, make: Any) -> None:
+    """A real northd has nothing to say of our rows among Kube-OVN's, and makes flows of them."""
+
+    def complaints() -> set[str]:
+        return {line.split("|", 2)[2] for line in northd.complaints()}
+
+    assert "10.16.0.0/16" in await asyncio.to_thread(northd.flows, "ovn-cluster")
+    before = complaints()
+    intents = picture(make)
+    if variant is Variant.S3:
+        del intents[3], intents[0]
+    async with start(filled, managed=False, variant=variant) as client:
+        await client.commit(*intents)
+        flows = await asyncio.to_thread(northd.flows, "ovn-cluster")
+        assert "ip4.src == 10.16.0.0/16" in flows
+        assert "ip4.src == 192.168.0.5" in await asyncio.to_thread(northd.flows, "vpc1")
+    assert complaints() <= before

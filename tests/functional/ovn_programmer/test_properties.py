@@ -9,17 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from veg.programmer.v1 import programmer_pb2 as pb
 
-TABLES = (
-    "Logical_Router",
-    "Logical_Switch",
-    "Logical_Router_Port",
-    "Logical_Switch_Port",
-    "HA_Chassis_Group",
-    "HA_Chassis",
-    "BFD",
-    "Logical_Router_Policy",
-    "Logical_Router_Static_Route",
-)
+from tests.functional.ovn_programmer.conftest import TABLES
+
 KINDS = {
     "vpc": pb.INTENT_KIND_VPC,
     "subnet": pb.INTENT_KIND_SUBNET,

@@ -9,6 +9,8 @@ import grpc
 import pytest
 from veg.programmer.v1 import programmer_pb2 as pb
 
+from tests.functional.ovn_programmer.conftest import TABLES
+
 
 async def picture(client: Any, make: Any) -> list[Any]:
     """A session's whole picture."""
@@ -47,16 +49,6 @@ async def test_restart_changes_no_row(nb: Any, start: Any, make: Any) -> None:
         assert not [event for event in client.events if event.WhichOneof("event") == "repair"]
     assert nb.transactions() == counted
     assert {table: nb.select(table) for table in TABLES} == everything
-
-
-TABLES = (
-    "Logical_Router",
-    "Logical_Switch",
-    "Logical_Router_Port",
-    "Logical_Switch_Port",
-    "Logical_Router_Policy",
-    "Logical_Router_Static_Route",
-)
 
 
 async def test_nothing_is_deleted_before_resync(nb: Any, start: Any, make: Any) -> None:

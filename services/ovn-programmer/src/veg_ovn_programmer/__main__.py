@@ -21,6 +21,12 @@ from veg_ovn_programmer.worker import Worker
 _pem = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 
+class SettingsError(click.ClickException):
+    """Flags that make no sense: one line and exit code 2."""
+
+    exit_code = 2
+
+
 @click.group(
     context_settings={"auto_envvar_prefix": "VEG_OVN_PROGRAMMER", "help_option_names": ["-h", "--help"]}
 )
@@ -84,15 +90,15 @@ def run(  # noqa: PLR0913, PLR0917  # click gives one argument a flag
     """Serve until SIGTERM, which leaves the rows as they are."""
     given = [path for path in (ovsdb_key, ovsdb_cert, ovsdb_ca) if path is not None]
     if len(given) in {1, 2}:
-        raise click.UsageError("--ovsdb-key, --ovsdb-cert and --ovsdb-ca: all three or none")
+        raise SettingsError("--ovsdb-key, --ovsdb-cert and --ovsdb-ca: all three or none")
     ovsdb_tls = Tls(*given) if given else None
     try:
         tls = tls_files(tls_cert, tls_key, tls_ca)
     except TlsError as error:
-        raise click.UsageError(str(error)) from error
+        raise SettingsError(str(error)) from error
     settings = Settings(nb, listen, topology, sb, bfd_variant, metrics_listen, ovsdb_tls, tls)
     if problem := settings.problem():
-        raise click.UsageError(problem)
+        raise SettingsError(problem)
     run_service(
         lambda stop: serve(settings, stop),
         service="ovn-programmer",

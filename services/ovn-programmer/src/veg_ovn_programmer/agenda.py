@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable
 from veg_ovn_programmer.core.book import RANKS
 from veg_ovn_programmer.core.intents import Key
 
-# Owners in one transaction: enough to make the round trip cheap, few enough that the next change waits not long.
-BATCH = 200
+# Owners in one transaction: enough to make the round trip cheap, few enough that it is answered soon (a gateway with BFD and
+# both families has a dozen rows), and that the next change waits not long.
+BATCH = 50
 
 
 class Agenda:
