@@ -3,7 +3,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 CODE := services sandbox tests
 
-.PHONY: setup demo test check proto proto-check bench bench-bfd lock fmt
+.PHONY: setup demo test check proto proto-check bench bench-bfd lock fmt images reference
 
 setup: ## Debian packages and the pinned Python environment
 	@scripts/bootstrap.sh
@@ -18,10 +18,12 @@ check: setup ## the fast loop: format, lint, types, import rules, contracts, uni
 	@$(BIN)/lint-imports --no-logo
 	@$(MAKE) --no-print-directory proto-check
 	@$(BIN)/python scripts/reference.py --check
+	@$(BIN)/python scripts/image_locks.py --check
 	@$(BIN)/pytest -q -n 2 tests/unit $$([ -z "$$(scripts/helm.sh)" ] || echo tests/chart)
 
-test: check ## every test: unit, functional (real ovsdb, real namespaces), topology (the sandbox)
+test: check ## every test: unit, functional (real ovsdb, real namespaces), topology (the sandbox), kube (a real control plane)
 	@$(BIN)/pytest tests/functional tests/topology
+	@programs=$$(scripts/kube.sh) && { [ -z "$$programs" ] || $(BIN)/pytest tests/chart tests/kube; }
 
 bench: setup ## figures of docs/benchmarks.md, measured here
 	@$(BIN)/python -m tests.bench
@@ -40,5 +42,13 @@ fmt: setup
 	@$(BIN)/ruff format $(CODE)
 	@$(BIN)/ruff check --fix --quiet $(CODE) || true
 
-lock: setup ## resolve pyproject.toml into requirements/dev.lock
+lock: setup ## resolve pyproject.toml into requirements/*.lock
 	@scripts/lock.sh
+	@scripts/bootstrap.sh
+	@$(BIN)/python scripts/image_locks.py
+
+images: setup ## OCI archives of the services' images in dist/images, without a registry; ARGS=api: only that one
+	@scripts/images.sh $(ARGS)
+
+reference: setup ## regenerate docs/reference
+	@$(BIN)/python scripts/reference.py
