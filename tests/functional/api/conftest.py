@@ -266,6 +266,8 @@ class Lab:
         self.unready: dict[str, frozenset[str]] = {}
         self._numbers = itertools.count(1)
         self._starts = 0
+        self.flags: tuple[str, ...] = ()
+        self.metrics = ""
 
     def start_api(self) -> None:
         """Start the process; its log is in the folder."""
@@ -282,6 +284,7 @@ class Lab:
                         "--log-level",
                         "debug",
                     ),
+                    *self.flags,
                 ],
                 stderr=log,
             )

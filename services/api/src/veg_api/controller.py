@@ -41,6 +41,8 @@ _SUSPECT_S = 3.0
 _RESET_PAUSES_S = (5.0, 10.0, 20.0, 60.0)
 # A pass writes for at most this long; what is left waits, so that a fresh change never queues behind a thousand others.
 _WRITE_S = 0.25
+# Gateways that are written side by side: an API server takes milliseconds for each change.
+_AT_ONCE = 8
 
 
 @dataclass
@@ -229,18 +231,18 @@ class Controller:
             await self._carry_out(None, topology.changes, topology.events)
         begun = _clock()
         done: set[GatewayKey] = set()
-        for plan in plans:
-            if plan.key in done or plan.key in self._later:
-                continue
-            if plan.changes and _clock() - begun > _WRITE_S:
-                self._later[plan.key] = None
-                continue
-            done.add(plan.key)
-            await self._carry_out(plan.key, *self._unless_in_flight(snapshot, plan))
-            if plan.changes:
-                await asyncio.sleep(
-                    0
-                )  # a folder store never waits: let the watch and the programmer have their turn
+        places = asyncio.Semaphore(_AT_ONCE)
+        async with asyncio.TaskGroup() as running:
+            for plan in plans:
+                if plan.key in done or plan.key in self._later:
+                    continue
+                if plan.changes and _clock() - begun > _WRITE_S:
+                    self._later[plan.key] = None
+                    continue
+                done.add(plan.key)
+                await places.acquire()
+                work = running.create_task(self._carry_out(plan.key, *self._unless_in_flight(snapshot, plan)))
+                work.add_done_callback(lambda _: places.release())
         if self._later:
             self._wake.set()
 

@@ -6,7 +6,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from socketserver import ThreadingMixIn
+from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -60,6 +60,12 @@ class _Server(ThreadingMixIn, WSGIServer):
     """A probe must not wait for a scrape."""
 
     daemon_threads = True
+
+    def server_bind(self) -> None:
+        """Without the library's question for our name, which waits for a resolver that may not be there."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.setup_environ()
 
 
 class _Server6(_Server):

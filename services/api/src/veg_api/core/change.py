@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from veg_common.objects import Object, Ref, ref_of
 
+_EXACT = 2**53
+
 
 @dataclass(frozen=True)
 class Create:
@@ -68,7 +70,7 @@ def put(wanted: Object, current: Object | None) -> Change | None:
 
 def put_status(ref: Ref, wanted: Object, current: Object) -> PatchStatus | None:
     """The one patch that makes the whole status `wanted`; None when it is."""
-    if current == wanted:
+    if current == wanted or _rounded(current) == _rounded(wanted):
         return None
     return PatchStatus(ref, {"status": {**dict.fromkeys(set(current) - set(wanted)), **wanted}})
 
@@ -107,6 +109,11 @@ def covers(current: Any, wanted: Any) -> bool:
             and all(covers(c, w) for c, w in zip(current, wanted, strict=True))
         )
     return False
+
+
+def _rounded(status: Object) -> Object:
+    """A status with large numbers as an API server keeps them: it counts the addresses of an IPv6 subnet in floats."""
+    return {k: float(v) if type(v) is int and abs(v) > _EXACT else v for k, v in status.items()}
 
 
 def _without_none(value: Any) -> Any:
