@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from veg_common.objects import Ref
+from veg_common.objects import Ref, kind_of
 
 from tests.functional.api.conftest import gateway
 from tests.kube.api_lab import LABEL, SYSTEM, ApiLab
@@ -82,6 +82,23 @@ async def test_the_first_example_and_what_it_leaves(lab: ApiLab) -> None:
 
     await lab.until(gone)
     assert lab.programmer.gateway() is None
+
+
+async def test_a_label_that_is_taken_away_comes_back(lab: ApiLab) -> None:
+    """The watch sees only what bears our label: an object that lost it is found again, and gets it back."""
+    api = lab.start()
+    await lab.apply(gateway())
+    await lab.ready()
+    for kind, name in (("deployment", "gateway1"), ("configmap", "gateway1-config")):
+        await asyncio.to_thread(lab.cluster.kubectl, "label", kind, name, f"{LABEL}-", "-n", "default")
+
+        async def labelled(kind: str = kind, name: str = name) -> bool:
+            found = await lab.get(kind_of(kind).kind, name)
+            return found is not None and LABEL in (found["metadata"].get("labels") or {})
+
+        await lab.until(labelled, 20)
+    await lab.ready()
+    await lab.quiet(api)
 
 
 async def test_bad_input_is_told_once(lab: ApiLab) -> None:

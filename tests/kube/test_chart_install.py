@@ -175,7 +175,7 @@ WRITES = (
     *((verb, "configmaps") for verb in ("create", "patch", "delete")),
     *((verb, "poddisruptionbudgets.policy") for verb in ("create", "patch", "delete")),
     *((verb, "pods") for verb in ("patch", "delete")),
-    *((verb, "events") for verb in ("get", "create", "patch")),
+    *((verb, "events") for verb in ("get", "list", "watch", "create", "patch")),
 )
 MANAGED = (
     *((verb, "ips.kubeovn.io") for verb in ("create", "patch", "delete")),

@@ -6,7 +6,7 @@ Owned by the controller. What was last known of an object stays until the store 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
 from veg_common import logs
@@ -42,7 +42,8 @@ class Feed:
         self._log = logs.get("feed")
         self._pending: dict[Ref, Object | None] = {}
         self._known: dict[Ref, tuple[str, int]] = {}
-        self._gone: deque[tuple[Ref, str]] = deque(maxlen=_REMEMBERED)
+        # (object, uid) to the version that it went with.
+        self._gone: OrderedDict[tuple[Ref, str], int] = OrderedDict()
         self._seen: set[Ref] | None = set()
         self._broken: dict[Ref, str] = {}
         self._events: list[EventRecord] = []
@@ -62,8 +63,7 @@ class Feed:
 
     def put(self, ref: Ref, obj: Object | None) -> None:
         """What a write of our own came to: known at once, without waiting for the watch."""
-        uid = "" if obj is None else obj["metadata"].get("uid", "")
-        if uid and (ref, uid) in self._gone:
+        if obj is not None and _version(obj) <= self._gone.get((ref, obj["metadata"].get("uid", "")), -1):
             return  # overtaken by the news that this write was the last one
         self._store_change(ref, obj)
 
@@ -112,12 +112,22 @@ class Feed:
             if self._seen is not None:
                 self._seen.add(event.ref)
             self._reveal(event.ref)
+            if event.type == "DELETED":
+                self._bury(event.ref, event.object)
             self._store_change(event.ref, None if event.type == "DELETED" else event.object)
+
+    def _bury(self, ref: Ref, obj: Object | None) -> None:
+        """Remember what an object was when it went, by deletion or by losing the label that the watch selects by."""
+        if obj is not None:
+            uid, version = self._known.get(ref, ("", -1))
+            last = _version(obj) if obj["metadata"].get("uid", "") != uid else max(version, _version(obj))
+            self._gone[ref, obj["metadata"].get("uid", "")] = last
+            while len(self._gone) > _REMEMBERED:
+                self._gone.popitem(last=False)
 
     def _store_change(self, ref: Ref, obj: Object | None) -> None:
         if obj is None:
-            if (known := self._known.pop(ref, None)) is not None:
-                self._gone.append((ref, known[0]))
+            self._known.pop(ref, None)
         else:
             uid, version = obj["metadata"].get("uid", ""), _version(obj)
             if self._known.get(ref, ("", -1)) > (uid, version) and self._known[ref][0] == uid:
