@@ -261,3 +261,23 @@ async def test_northd_takes_it(variant: Variant, filled: Any, northd: Any, start
         assert "ip4.src == 10.16.0.0/16" in flows
         assert "ip4.src == 192.168.0.5" in await asyncio.to_thread(northd.flows, "vpc1")
     assert complaints() <= before
+
+
+async def test_topology_of_before_is_left(nb: Any, start: Any, make: Any) -> None:
+    """Routers, switches and ports that were once made in the managed topology are Kube-OVN's now: none is removed."""
+    topology = ("Logical_Router", "Logical_Switch", "Logical_Switch_Port")
+    async with start(nb) as client:
+        await client.commit(
+            make.vpc("vpc1"),
+            make.subnet("subnet1", "vpc1", ["192.168.0.0/24"], ["192.168.0.1"]),
+            make.port("p.default", "subnet1", "0a:00:00:00:00:01", ["192.168.0.9"]),
+            make.gateway("ours1", "vpc1", ["192.168.0.0/24"], ["192.168.0.2"], local=LOCAL),
+        )
+        await client.resync()
+    before = {table: set(nb.select(table)) for table in topology}
+    async with start(nb, managed=False, variant=Variant.K) as client:
+        client.session = "two"
+        assert await client.resync() == ["default/ours1"]
+        await client.delete(pb.IntentKey(kind=pb.INTENT_KIND_VPC, name="vpc1"))
+    assert {table: set(nb.select(table)) for table in topology} == before
+    assert nb.routes("vpc1") == []

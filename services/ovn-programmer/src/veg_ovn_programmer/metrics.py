@@ -14,4 +14,8 @@ OPERATIONS = Counter("veg_programmer_operations_total", "Rows made, changed and 
 REPAIRS = Counter("veg_programmer_repairs_total", "Owners whose rows others had broken", ["kind"])
 RESETS = Counter("veg_programmer_session_resets_total", "BFD sessions that were started afresh", ["why"])
 CONNECTED = Gauge("veg_programmer_northbound_connected", "1 while the Northbound database is connected")
+CONNECTIONS = Counter(
+    "veg_programmer_northbound_connections_total",
+    "Connections to a Northbound server whose copy became complete",
+)
 PENDING = Gauge("veg_programmer_pending", "Intents that wait for their transaction")

@@ -241,7 +241,7 @@ class Worker:
             return ticket.outcomes
 
     def _give_up(self, ticket: Ticket) -> None:
-        trouble = self.database.trouble or "it is connected but silent"
+        trouble = self.database.trouble or "a transaction takes long"
         for key in list(ticket.missing):
             outcome = Outcome(
                 key,

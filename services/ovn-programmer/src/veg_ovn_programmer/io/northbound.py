@@ -17,6 +17,7 @@ from ovsdbapp import exceptions as ovsdbapp_errors
 from ovsdbapp.backend.ovs_idl import connection, idlutils, transaction
 from veg_common import logs
 
+from veg_ovn_programmer import metrics
 from veg_ovn_programmer.core import bfd, rows
 from veg_ovn_programmer.core.book import Job
 from veg_ovn_programmer.core.intents import Key, Kind
@@ -223,6 +224,7 @@ class Northbound:
         if self.replica is None:
             return
         if live:
+            metrics.CONNECTIONS.inc()
             self._log.info("connected", server=self.idl.server, schema=self.schema_version)
             self.changes.reloaded()
         else:
