@@ -139,6 +139,8 @@ class Cluster:
             "--endpoint-reconciler-type=none",
             "--allow-privileged=true",
             "--profiling=false",
+            # Who plays kubelet says by this address where it answers.
+            "--kubelet-preferred-address-types=ExternalIP,InternalIP",
         )
         self.until(lambda: self.answers("/readyz"), what="the API server is ready", watched=_APISERVER)
 

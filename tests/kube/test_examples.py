@@ -45,6 +45,18 @@ def test_the_first_example(rig: Rig) -> None:
     assert re.fullmatch(r"gateway1-[a-z0-9]+-[a-z0-9]{5}", row[0])
     assert (row[1:4], row[5:]) == (["1/1", "Running", "0"], [inside, node, "<none>", "<none>"])
 
+    gateway = ("exec", pod["metadata"]["name"], "-c", "gateway", "--")
+    assert f"inet {inside}/16 brd 10.16.255.255 scope global eth0" in rig.kubectl(
+        *gateway, "ip", "address", "show"
+    )
+    assert (
+        rig.kubectl(*gateway, "ip", "route", "show").splitlines()[0].strip()
+        == "default via 172.17.0.1 dev net1"
+    )
+    rules = rig.kubectl(*gateway, "iptables", "-t", "nat", "-S")
+    assert "-A POSTROUTING -s 10.16.0.0/16 -j MASQUERADE --random-fully" in rules
+    assert rig.kubectl("logs", pod["metadata"]["name"], "-c", "gateway")
+
     assert rig.seen("client") == {"172.17.0.11": 20}
     assert re.search(
         rf"29100\s+ip4\.src == 10\.16\.0\.0/16\s+reroute\s+{re.escape(inside)}",
@@ -105,7 +117,7 @@ def test_the_third_example(rig: Rig) -> None:
         assert re.search(
             rf"192\.168\.0\.0/24\s+{re.escape(address)}.*src-ip.*ecmp-symmetric-reply.*bfd", routes
         )
-        status = rig.sandbox("exec", pod["metadata"]["name"], "-c", "bfdd", "--", "bfdd-control", "status")
+        status = rig.kubectl("exec", pod["metadata"]["name"], "-c", "bfdd", "--", "bfdd-control", "status")
         assert f"local={address} (p) remote=10.255.255.255 state=Up" in status
     eventually(lambda: len(rig.seen("client-vpc1", 60)) == 2, 20, "both replicas carry traffic")
 

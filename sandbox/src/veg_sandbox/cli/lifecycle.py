@@ -129,8 +129,10 @@ def _fill(lab: Lab, where: Paths, settings: Settings) -> bool:
     """Put what a fresh cluster has into the store; False when that did not take the default VPC yet."""
     store = context.store_of(where)
     where.runtime.mkdir(exist_ok=True)
-    facts = [seed.NodeFacts(node.name, node.underlay_ip) for node in lab.nodes]
-    if where.backing.on_cluster:
+    on_cluster = where.backing.on_cluster
+    kubelet = lab.nb_address if on_cluster else ""
+    facts = [seed.NodeFacts(node.name, node.underlay_ip, kubelet) for node in lab.nodes]
+    if on_cluster:
         from veg_sandbox.cli.registration import register  # noqa: PLC0415
 
         return context.run(lambda: register(store, facts, settings.ip_family, settings.namespaces))
@@ -163,6 +165,8 @@ def _repair(name: str, where: Paths, wanted: Settings, progress: Progress) -> No
         told = f"{present.nodes} nodes, {present.ip_family}"
         raise CliError(f"error: sandbox {name} is up already with {told}: run veg-sandbox down first")
     _add_namespaces(name, wanted.namespaces)
+    if where.backing.on_cluster:
+        _fill(lab, where, present)  # a node that was deleted is registered again, as by a kubelet's start
     dead = [daemon for daemon, pid in lab.daemons().items() if pid is None]
     listed = services.services(lab, where)
     dead += [service.name for service in listed.values() if lab.processes.pid(service.name) is None]

@@ -15,6 +15,8 @@ _PROTOCOLS = {"ipv4": "IPv4", "ipv6": "IPv6", "dual": "Dual"}
 _V4, _V6 = ("10.16.0.0/16", "10.16.0.1"), ("fd00:10:16::/112", "fd00:10:16::1")
 _SUBNETS = {"ipv4": (_V4,), "ipv6": (_V6,), "dual": (_V4, _V6)}
 _VERSION = "v1.36.0-sandbox"
+# Streams of exec come as WebSockets to kubelets that say this (Kubernetes 1.36).
+_DECLARED = ["ExtendWebSocketsToKubelet"]
 _NODE_INFO = dict.fromkeys(
     ("machineID", "systemUUID", "bootID", "kernelVersion", "containerRuntimeVersion", "kubeProxyVersion"), ""
 ) | {"osImage": "sandbox", "operatingSystem": "linux", "architecture": "amd64"}
@@ -26,6 +28,8 @@ class NodeFacts:
 
     name: str
     address: str
+    kubelet: str = ""
+    """Where its kubelet answers an API server, at kubelet's usual port; empty without one."""
 
 
 def objects(
@@ -54,6 +58,10 @@ def node_object(node: NodeFacts, now: dt.datetime) -> Object:
     labels = {"kubernetes.io/hostname": node.name, "kubernetes.io/os": "linux"}
     room = {"cpu": "16", "memory": "64Gi", "ephemeral-storage": "100Gi", "pods": "1100"}
     addresses = [{"type": "InternalIP", "address": node.address}, {"type": "Hostname", "address": node.name}]
+    kubelet: Object = {}
+    if node.kubelet:
+        addresses.append({"type": "ExternalIP", "address": node.kubelet})
+        kubelet = {"daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}}, "declaredFeatures": _DECLARED}
     return {
         "apiVersion": "v1",
         "kind": "Node",
@@ -64,6 +72,7 @@ def node_object(node: NodeFacts, now: dt.datetime) -> Object:
             "allocatable": room,
             "conditions": [ready],
             "addresses": addresses,
+            **kubelet,
             "nodeInfo": {**_NODE_INFO, "kubeletVersion": _VERSION},
         },
     }

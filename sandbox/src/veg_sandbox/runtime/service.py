@@ -98,7 +98,7 @@ async def serve(config: RuntimeConfig, stop: asyncio.Event) -> None:
         if "kubelet" in config.roles:
             names = ServiceNames(folder / "hosts", api, cache) if api else None
             host = Host(lab, store, cache, threads, folder / "volumes", recorder, api, names)
-            works += [names.run] if names else []
+            works += [names.run, _kubelet_server(host, folder)] if names else []
             kubelet = Kubelet(host)
             loops += [kubelet.loop, ReturnRoutes(host).loop]
             works.append(NodeKeeper(host, kubelet.wake).run)
@@ -130,6 +130,13 @@ async def _run(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _kubelet_server(host: Host, folder: Path) -> Work:
+    # An HTTP server that a sandbox without an API server does without.
+    from veg_sandbox.runtime.server import KubeletServer  # noqa: PLC0415
+
+    return KubeletServer(host, folder).run
 
 
 async def _beat(heartbeat: Path) -> None:
