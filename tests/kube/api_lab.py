@@ -87,6 +87,7 @@ class ApiLab:
     apis: list[Api] = field(default_factory=list)
     paused: bool = False
     flags: tuple[str, ...] = ()
+    topology: str = "managed"
     _numbers: Any = field(default_factory=lambda: itertools.count(1))
     _kubelet: asyncio.Task[None] | None = None
 
@@ -118,7 +119,7 @@ class ApiLab:
         self.cluster.kubectl("create", "namespace", SYSTEM) if not self._has_system() else None
         rendered = self.cluster.helm(
             *("template", "veg", str(chart), "-n", SYSTEM, "--kube-version", "v1.36.0"),
-            *("--set", "ovn.northbound.remotes={tcp:127.0.0.1:6641}"),
+            *("--set", "ovn.northbound.remotes={tcp:127.0.0.1:6641}", "--set", f"topology={self.topology}"),
         )
         documents = [doc for doc in yaml.safe_load_all(rendered) if doc and doc["kind"] in _INSTALLED]
         self.cluster.apply(yaml.safe_dump_all(documents))
@@ -159,7 +160,7 @@ class ApiLab:
                 [
                     *(sys.executable, "-m", "veg_api", "run", "--store", f"kube:{kubeconfig}"),
                     *("--programmer", self.programmer.listen, "--listen", grpc, "--metrics", http),
-                    *(*self.flags, *flags),
+                    *("--topology", self.topology, *self.flags, *flags),
                 ],
                 stderr=file,
             )
