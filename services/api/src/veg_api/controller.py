@@ -367,7 +367,7 @@ class Controller:
             for change in changes:
                 self.feed.put(change.ref, await carry_out(self._store, change))
         except StaleError as error:
-            self.feed.put(error.ref, error.object)
+            self.feed.put(error.ref, error.object, read=True)
             self._back_off(key, str(error))
         except (RetryableError, StoreError, OSError) as error:
             fatal = isinstance(error, InvalidObjectError)

@@ -61,10 +61,16 @@ class Feed:
         events, self._events = self._events, []
         return events
 
-    def put(self, ref: Ref, obj: Object | None) -> None:
-        """What a write of our own came to: known at once, without waiting for the watch."""
-        if obj is not None and _version(obj) <= self._gone.get((ref, obj["metadata"].get("uid", "")), -1):
-            return  # overtaken by the news that this write was the last one
+    def put(self, ref: Ref, obj: Object | None, *, read: bool = False) -> None:
+        """What a write of our own came to, or what was read: known at once, without waiting for the watch.
+
+        News that an object is gone may overtake the answer to the write that let it go, which is then of the same
+        version. What is *read* in that version is there, and merely lost the label that the watch selects by.
+        """
+        if obj is not None:
+            gone = self._gone.get((ref, obj["metadata"].get("uid", "")), -1)
+            if _version(obj) < gone or (_version(obj) == gone and not read):
+                return
         self._store_change(ref, obj)
 
     async def run(self) -> None:
