@@ -183,7 +183,7 @@ def _failed(name: str, error: Exception) -> tuple[int, Any]:
     if isinstance(error, ssl.SSLCertVerificationError):
         words = f"certificate not accepted: {error.verify_message}"
     elif isinstance(error, ssl.SSLError):
-        words = f"TLS: {error.reason or error}"
+        words = f"TLS: {getattr(error, 'reason', None) or error}"
     elif isinstance(error, FileNotFoundError):
         words = "TLS: a certificate file is not there"
     else:
