@@ -7,6 +7,8 @@ from veg_common.objects import Object, Ref
 
 from tests.unit.api.conftest import World, cluster, gateway
 
+# Netlink and NAT; raw sockets of probes and of tcpdump, which also changes its user.
+AGENT = ["NET_ADMIN", "NET_RAW", "SETGID", "SETUID"]
 MARK = "vpc-egress-gateway/config-generation"
 
 
@@ -33,10 +35,10 @@ def marks(world: World) -> list[Any]:
 @pytest.mark.parametrize(
     ("bfd", "capabilities"),
     [
-        pytest.param(False, {"gateway": ["NET_ADMIN", "NET_RAW"]}, id="plain"),
+        pytest.param(False, {"gateway": AGENT}, id="plain"),
         pytest.param(
             True,
-            {"gateway": ["NET_ADMIN", "NET_RAW"], "bfdd": ["NET_ADMIN", "NET_RAW", "SYS_NICE"]},
+            {"gateway": AGENT, "bfdd": ["NET_ADMIN", "NET_RAW", "SYS_NICE"]},
             id="bfd",
         ),
     ],

@@ -449,7 +449,8 @@ def _agent(image: str) -> Object:
         ],
         # The root file system is read-only: the lock of the iptables commands needs a place too.
         "env": [{"name": "XTABLES_LOCKFILE", "value": f"{RUN_MOUNT}/xtables.lock"}],
-        "securityContext": _least("NET_ADMIN", "NET_RAW"),
+        # SETUID, SETGID: tcpdump, which people run in this container, changes to a user of its own.
+        "securityContext": _least("NET_ADMIN", "NET_RAW", "SETGID", "SETUID"),
         "readinessProbe": _exec_probe(_READY, 1, 2),
         # A restart helps only an agent that hangs: give it time to repair what it can.
         "livenessProbe": {**_exec_probe(_ALIVE, 2, 15), "initialDelaySeconds": 30},
