@@ -13,7 +13,17 @@ _LOGS: list[Path] = []
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A real control plane without nodes. Shared: use namespaces and names of your own, and remove them."""
-    running = Cluster.start(tmp_path_factory.mktemp("cluster"))
+    yield from _running(tmp_path_factory.mktemp("cluster"))
+
+
+@pytest.fixture(scope="module")
+def own_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A control plane for one file of tests."""
+    yield from _running(tmp_path_factory.mktemp("own"))
+
+
+def _running(directory: Path) -> Iterator[Cluster]:
+    running = Cluster.start(directory)
     _LOGS.append(running.logs)
     try:
         yield running

@@ -12,10 +12,10 @@ from tests.kube.rig import LABEL, Rig, example, system
 HEADER = ["NAME", "VPC", "REPLICAS", "BFD ENABLED", "EXTERNAL SUBNET", "PHASE", "READY"]
 
 
-@pytest.fixture(scope="module", params=["processes", "chart"])
-def rig(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[Rig]:
+@pytest.fixture(scope="module", params=["chart"])
+def rig(request: pytest.FixtureRequest, own_cluster: Cluster) -> Iterator[Rig]:
     """The whole system, api and ovn-programmer as the parameter says."""
-    with system(cluster, request.param) as running:
+    with system(own_cluster, request.param) as running:
         yield running
 
 

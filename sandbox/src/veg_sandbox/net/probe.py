@@ -87,8 +87,18 @@ def connect(target: Target, *, proto: str, count: int, timeout: float, parallel:
     }
 
 
-def stream(target: Target, *, interval: float, duration: float, flows: int, grace: float) -> dict[str, Any]:
+def stream(  # noqa: PLR0913 - keywords, named at every call
+    target: Target,
+    *,
+    interval: float,
+    duration: float,
+    flows: int,
+    grace: float,
+    stop: threading.Event | None = None,
+) -> dict[str, Any]:
     """Send a UDP request every `interval` s in each of `flows` flows for `duration` s; count the answers.
+
+    With `stop` it ends when that is set, if it comes first.
 
     Result: `sent`, `received`, `lost` (no answer `grace` s after the end), `largest_gap_ms` (between two
     answers that follow each other in one flow, or from an end of the run; the worst flow),
@@ -106,6 +116,8 @@ def stream(target: Target, *, interval: float, duration: float, flows: int, grac
     sent = rounds = 0
     end = started + duration
     while (now := time.monotonic()) < end + grace and not (now >= end and len(seen) == sent):
+        if stop is not None and stop.is_set():
+            end, stop = min(end, now), None
         due = started + rounds * interval
         if now < end and now >= due:
             for sock in sockets:
@@ -265,6 +277,7 @@ def _parser() -> argparse.ArgumentParser:
     two.add_argument("--interval-ms", type=float, default=10)
     two.add_argument("--duration", type=float, default=5, help="seconds")
     two.add_argument("--flows", type=int, default=1)
+    two.add_argument("--until-told", action="store_true", help="end on a line, or the end, of standard input")
     three = commands.add_parser("hold", help="one TCP connection kept alive until told to stop")
     three.add_argument("--interval-ms", type=float, default=50)
     three.add_argument("--duration", type=float, default=300, help="at most, seconds")
@@ -288,13 +301,15 @@ def main() -> None:
             parallel=options.parallel,
         )
     elif options.command == "stream":
-        result = stream(
-            target,
-            interval=options.interval_ms / 1000,
-            duration=options.duration,
-            flows=options.flows,
-            grace=min(options.timeout, 1.0),
-        )
+        with _stopping() if options.until_told else contextlib.nullcontext() as stop:
+            result = stream(
+                target,
+                interval=options.interval_ms / 1000,
+                duration=options.duration,
+                flows=options.flows,
+                grace=min(options.timeout, 1.0),
+                stop=stop,
+            )
     else:
         interval = options.interval_ms / 1000
         try:

@@ -1,0 +1,283 @@
+"""The system installed by its chart: upgrades, drains, restarts, selectors, lost nodes, faults, uninstalling.
+
+One system for all tests of this file, with one gateway of two replicas that has BFD, and a client on a node of its own.
+"""
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from veg_sandbox.harness import ECHO_PORT, eventually
+
+from tests.kube.cluster import Cluster
+from tests.kube.rig import CHART, LABEL, OUTSIDE, RELEASE, RELEASE_NAMESPACE, Rig, example, system
+
+# The machine stands still for 200 ms at times: timers that see no failure in that.
+BFD = "{enabled: true, minRX: 300, minTX: 300, multiplier: 3}"
+NETWORKS = example("first.yaml").rpartition("---")[0]
+VPC = f"""\
+apiVersion: kubeovn.io/v1
+kind: Vpc
+metadata: {{name: vpc1}}
+spec: {{bfdPort: {{enabled: true, ip: 10.255.255.255}}}}
+---
+apiVersion: kubeovn.io/v1
+kind: Subnet
+metadata: {{name: subnet1}}
+spec: {{vpc: vpc1, protocol: IPv4, cidrBlock: 192.168.0.0/24}}
+---
+apiVersion: kubeovn.io/v1
+kind: VpcEgressGateway
+metadata: {{name: gateway2, namespace: default}}
+spec:
+  vpc: vpc1
+  replicas: 2
+  internalSubnet: subnet1
+  externalSubnet: macvlan1
+  bfd: {BFD}
+  policies: [{{snat: true, ipBlocks: [192.168.0.0/24]}}]
+"""
+CLIENT = """\
+apiVersion: v1
+kind: Pod
+metadata: {{name: client, namespace: default, annotations: {{ovn.kubernetes.io/logical_switch: subnet1}}}}
+spec: {{nodeName: {node}, containers: [{{name: client, image: none}}]}}
+"""
+API = "app.kubernetes.io/component=api"
+PROGRAMMER = "app.kubernetes.io/component=ovn-programmer"
+
+
+@pytest.fixture(scope="module")
+def rig(own_cluster: Cluster) -> Iterator[Rig]:
+    """The chart's system with the gateway and the client."""
+    with system(own_cluster, "chart") as running:
+        running.cluster.apply(f"{NETWORKS}---\n{VPC}")
+        running.ready("gateway2", 150)
+        used = nodes_of(running)
+        free = next(node.name for node in running.lab.nodes if node.name not in used)
+        running.cluster.apply(CLIENT.format(node=free))
+        running.running("client")
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _steady(rig: Rig) -> Iterator[None]:
+    """Every test begins and ends with both replicas carrying traffic."""
+    steady(rig)
+    yield
+    steady(rig)
+
+
+def steady(rig: Rig) -> None:
+    """Wait until the gateway is ready and both replicas carry traffic."""
+    rig.ready("gateway2", 120)
+    eventually(lambda: len(rig.seen("client", 40)) == 2, 60, "both replicas carry traffic")
+
+
+def nodes_of(rig: Rig) -> set[str]:
+    """Where the replicas are."""
+    return {pod["spec"]["nodeName"] for pod in rig.pods("gateway2")}
+
+
+def routes(rig: Rig) -> str:
+    """The static routes of the VPC."""
+    return rig.sandbox("nbctl", "lr-route-list", "vpc1")
+
+
+@contextmanager
+def stream(rig: Rig, seconds: int = 0) -> Iterator[Callable[[], dict[str, Any]]]:
+    """UDP in eight flows, 50 packets a second each; yields what ends it and returns the result.
+
+    With `seconds` it lasts so long, whatever happens.
+    """
+    args = ["stream", "--interval-ms", "20", "--duration", str(seconds or 240), "--flows", "8"]
+    args += [] if seconds else ["--until-told"]
+    command = rig.sandbox.probe_command(*args, "--target", OUTSIDE, "--port", str(ECHO_PORT))
+    # Not through the API server, which a test may take away.
+    argv = rig.lab.pod_argv(rig.cluster.get("pod", "client")["metadata"]["uid"], command)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+
+        def result() -> dict[str, Any]:
+            output, errors = process.communicate("\n", timeout=seconds + 30)
+            assert process.returncode == 0, errors
+            found: dict[str, Any] = json.loads(output)
+            assert found["sent"] > 100
+            return found
+
+        try:
+            yield result
+        finally:
+            process.kill()
+
+
+def own_pods(rig: Rig, selector: str) -> list[dict[str, Any]]:
+    """Pods of the release."""
+    return rig.cluster.items("pod", "-n", RELEASE_NAMESPACE, "-l", selector)
+
+
+def leader(rig: Rig) -> str:
+    """Who holds api's Lease, "" when there is none."""
+    leases = rig.cluster.items("lease", "-n", RELEASE_NAMESPACE)
+    found = [lease for lease in leases if lease["metadata"]["name"] == "vpc-egress-gateway-api"]
+    return str(found[0]["spec"].get("holderIdentity") or "") if found else ""
+
+
+def rescale(rig: Rig, replicas: int) -> None:
+    """Scale, and wait until that is so everywhere: the whole chain works."""
+    rig.kubectl("scale", "veg", "gateway2", f"--replicas={replicas}")
+    rig.ready("gateway2", 120)
+    rig.eventually(lambda: routes(rig).count("192.168.0.0/24") == replicas, 30, f"{replicas} routes")
+
+
+def test_helm_test_passes(rig: Rig) -> None:
+    """api and ovn-programmer answer to who shows a certificate."""
+    told = rig.cluster.helm("test", RELEASE, "-n", RELEASE_NAMESPACE, "--timeout", "60s")
+    assert "Phase:          Succeeded" in told
+
+
+def test_an_upgrade_disturbs_no_traffic(rig: Rig) -> None:
+    """Changed values roll api and ovn-programmer over; not a packet is lost meanwhile."""
+    before = {pod["metadata"]["uid"] for pod in own_pods(rig, API)}
+    with stream(rig) as result:
+        rig.cluster.helm(
+            *("upgrade", RELEASE, str(CHART), "-n", RELEASE_NAMESPACE, "--reuse-values", "--wait"),
+            *("--set", "api.logLevel=debug", "--set", "ovnProgrammer.logLevel=debug", "--timeout", "120s"),
+        )
+        after = {pod["metadata"]["uid"] for pod in own_pods(rig, API)}
+        assert before.isdisjoint(after)
+        assert result()["lost"] == 0
+    rescale(rig, 1)
+    rescale(rig, 2)
+
+
+def test_draining_a_node_loses_no_packet(rig: Rig) -> None:
+    """`kubectl drain` of a replica's node: its traffic moves before it goes; the replica comes back elsewhere."""
+    node = min(nodes_of(rig))
+    with stream(rig) as result:
+        rig.kubectl(
+            *("drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=50s"), timeout=60
+        )
+        assert result()["lost"] == 0
+    rig.kubectl("uncordon", node)
+
+
+def test_a_rollout_restart_loses_no_packet(rig: Rig) -> None:
+    """`kubectl rollout restart` replaces every pod, one at a time."""
+    before = {pod["metadata"]["uid"] for pod in rig.pods("gateway2")}
+    with stream(rig) as result:
+        rig.kubectl("rollout", "restart", "deployment/gateway2")
+        rig.kubectl("rollout", "status", "deployment/gateway2", "--timeout=75s", timeout=80)
+        assert result()["lost"] == 0
+    eventually(lambda: before.isdisjoint(p["metadata"]["uid"] for p in rig.pods("gateway2")), 30, "all new")
+
+
+@pytest.mark.parametrize("kind", ["deployment", "configmap"])
+def test_what_is_deleted_by_hand_comes_back(rig: Rig, kind: str) -> None:
+    """A Deployment and a ConfigMap of a gateway are made again."""
+    name = {"deployment": "gateway2", "configmap": "gateway2-config"}[kind]
+    uid = rig.cluster.get(kind, name)["metadata"]["uid"]
+    rig.kubectl("delete", kind, name, "--wait=false")
+    rig.eventually(lambda: rig.cluster.get(kind, name)["metadata"]["uid"] != uid, 30, f"a new {kind}")
+
+
+def test_node_selectors_are_followed(rig: Rig) -> None:
+    """Labels and names of nodes: pods move to where the selector says, and back when it is taken away."""
+    first = rig.lab.nodes[0].name
+    rig.kubectl("label", "node", first, "egress=yes", "--overwrite")
+    rescale(rig, 1)
+    selector = {"spec": {"nodeSelector": [{"matchLabels": {"egress": "yes"}}]}}
+    rig.kubectl("patch", "veg", "gateway2", "--type=merge", "-p", json.dumps(selector))
+    rig.eventually(lambda: nodes_of(rig) == {first}, 60, "the replica is on the labelled node")
+    rig.kubectl("patch", "veg", "gateway2", "--type=merge", "-p", '{"spec": {"nodeSelector": null}}')
+    rig.kubectl("label", "node", first, "egress-")
+    rescale(rig, 2)
+
+
+def test_a_node_without_power_leaves_the_routes(rig: Rig) -> None:
+    """Its replica carries nothing after the detection time, the node becomes NotReady, and all comes back with it."""
+    node = min(nodes_of(rig))
+    rig.sandbox("fault", "kill-chassis", node)
+    try:
+        eventually(lambda: len(rig.seen("client", 40)) == 1, 20, "one replica carries all traffic")
+        rig.eventually(lambda: "NotReady" in rig.kubectl("get", "node", node), 20, "the node is NotReady")
+    finally:
+        rig.sandbox("fault", "kill-chassis", node, "--heal")
+    rig.eventually(lambda: "NotReady" not in rig.kubectl("get", "node", node), 30, "the node is Ready")
+
+
+def test_the_api_server_away(rig: Rig) -> None:
+    """Gateways carry on without an API server, and what is asked for afterwards is done; nothing twice."""
+    pods = {pod["metadata"]["uid"] for pod in rig.pods("gateway2")}
+    with stream(rig, 20) as result:
+        rig.cluster.kill_apiserver()
+        assert result()["lost"] == 0
+    rig.cluster.start_apiserver()
+    steady(rig)
+    assert {pod["metadata"]["uid"] for pod in rig.pods("gateway2")} == pods
+    rescale(rig, 1)
+    rescale(rig, 2)
+
+
+def test_the_lease_deleted(rig: Rig) -> None:
+    """Somebody leads again within 20 s."""
+    rig.kubectl("delete", "lease", "vpc-egress-gateway-api", "-n", RELEASE_NAMESPACE)
+    eventually(lambda: leader(rig), 20, "a leader")
+    rescale(rig, 1)
+    rescale(rig, 2)
+
+
+@pytest.mark.parametrize("selector", [API, PROGRAMMER])
+def test_killed_services_come_back(rig: Rig, selector: str) -> None:
+    """All replicas of a service killed at once, in the middle of a change: the change is done afterwards, no traffic lost."""
+    lab = rig.lab
+    with stream(rig) as result:
+        rig.kubectl("scale", "veg", "gateway2", "--replicas=3")
+        for pod in own_pods(rig, selector):
+            lab.pod_kill(pod["metadata"]["uid"], pod["spec"]["containers"][0]["name"], 9)
+        rescale(rig, 3)
+        assert result()["lost"] == 0
+    rescale(rig, 2)
+
+
+def test_certificates_rotated(rig: Rig) -> None:
+    """A new authority and new certificates reach running services, which go on without a restart."""
+    name = "veg-vpc-egress-gateway-tls"
+    before = rig.cluster.get("secret", name, RELEASE_NAMESPACE)["data"]["tls.crt"]
+    uids = {pod["metadata"]["uid"] for pod in own_pods(rig, API)}
+    rig.kubectl("delete", "secret", name, "-n", RELEASE_NAMESPACE)
+    rig.cluster.helm("upgrade", RELEASE, str(CHART), "-n", RELEASE_NAMESPACE, "--reuse-values")
+    assert rig.cluster.get("secret", name, RELEASE_NAMESPACE)["data"]["tls.crt"] != before
+
+    def accepted() -> bool:
+        done = rig.cluster.run("helm", "test", RELEASE, "-n", RELEASE_NAMESPACE, "--timeout", "30s")
+        return done.returncode == 0
+
+    eventually(accepted, 90, "the new certificates are in use")
+    rescale(rig, 1)
+    rescale(rig, 2)
+    assert {pod["metadata"]["uid"] for pod in own_pods(rig, API)} == uids
+
+
+def test_a_pod_of_the_gateway_may_do_nothing(rig: Rig) -> None:
+    """No token of a service account in a gateway's pod."""
+    pod = rig.pods("gateway2")[0]
+    assert pod["spec"]["automountServiceAccountToken"] is False
+    assert not [v for v in pod["spec"].get("volumes", []) if "projected" in v]
+    done = subprocess.run(
+        rig.lab.pod_argv(pod["metadata"]["uid"], ["ls", "/run/secrets/kubernetes.io"], container="gateway"),
+        capture_output=True,
+        check=False,
+        timeout=10,
+    )
+    assert done.returncode != 0
+
+
+def test_labels_find_everything_of_a_gateway(rig: Rig) -> None:
+    """Deployment, ConfigMap, PodDisruptionBudget and addresses bear the gateway's label."""
+    for kind, namespaced in (("deployment", True), ("configmap", True), ("pdb", True), ("ip", False)):
+        where = ("-n", "default") if namespaced else ()
+        assert rig.cluster.items(kind, *where, "-l", f"{LABEL}=gateway2"), kind
