@@ -7,6 +7,7 @@
 # instead; with all of them nothing is built. Without Go (and without these) it says in one line what is needed, prints
 # nothing, and fails only where CI=true.
 set -euo pipefail
+from=$PWD
 cd "$(dirname "$0")/../tests/kube/controlplane"
 
 say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
@@ -18,8 +19,9 @@ missing=0
 for program in "${plane[@]}" helm grpcurl; do
   variable=VEG_$(tr 'a-z-' 'A-Z_' <<<"$program")
   if [ -n "${!variable:-}" ]; then
-    [ -x "${!variable}" ] || { echo "kube: $variable=${!variable} is no program" >&2; exit 1; }
-    given+=("$program=$(realpath "${!variable}")")
+    path=$(cd "$from" && realpath "${!variable}" 2>/dev/null) && [ -x "$path" ] ||
+      { echo "kube: $variable=${!variable} is no program" >&2; exit 1; }
+    given+=("$program=$path")
   else
     missing=1
   fi
