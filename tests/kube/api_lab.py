@@ -194,7 +194,7 @@ class ApiLab:
         conditions = (await self.status(name)).get("conditions", [])
         return next((c for c in conditions if c["type"] == kind), {})
 
-    async def ready(self, name: str = "gateway1", timeout_s: float = 60) -> Object:
+    async def ready(self, name: str = "gateway1", timeout_s: float = 120) -> Object:
         """Wait until a gateway is complete for its present spec; its status."""
 
         async def check() -> Object | None:
@@ -205,7 +205,7 @@ class ApiLab:
 
         return await self.until(check, timeout_s)  # type: ignore[no-any-return]
 
-    async def until(self, check: Callable[[], Any], timeout_s: float = 60) -> Any:
+    async def until(self, check: Callable[[], Any], timeout_s: float = 120) -> Any:
         """Poll until `check` (plain or async) gives something true; its value."""
         deadline = time.monotonic() + timeout_s
         while True:
@@ -231,7 +231,7 @@ class ApiLab:
                 last, since = now, time.monotonic()
             return time.monotonic() - since > seconds
 
-        await self.until(check, 40)
+        await self.until(check, 90)
 
     def logs(self) -> str:
         """The last lines of the processes' logs."""

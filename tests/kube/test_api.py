@@ -63,7 +63,7 @@ async def test_the_first_example_and_what_it_leaves(lab: ApiLab) -> None:
             found = await lab.get(kind, name)
             return found is not None and found["metadata"]["uid"] != uid
 
-        await lab.until(back, 20)
+        await lab.until(back)
     again = await lab.ready()
     assert again["externalIPs"] == ["172.17.0.11", "172.17.0.12"], "addresses outlive the workload"
     await lab.quiet(api)
@@ -96,7 +96,7 @@ async def test_a_label_that_is_taken_away_comes_back(lab: ApiLab) -> None:
             found = await lab.get(kind_of(kind).kind, name)
             return found is not None and LABEL in (found["metadata"].get("labels") or {})
 
-        await lab.until(labelled, 20)
+        await lab.until(labelled)
     await lab.ready()
     await lab.quiet(api)
 
@@ -150,7 +150,7 @@ async def _not_ready(lab: ApiLab) -> bool:
 async def test_one_of_two_leads_and_the_other_takes_over(lab: ApiLab) -> None:
     """Killed, stopped or asked to go: another leads within 20 s, and whoever wakes up late writes nothing."""
     first, second = lab.start(*ELECT), lab.start(*ELECT)
-    leader = await lab.until(lambda: next((a for a in (first, second) if a.leads), None), 30)
+    leader = await lab.until(lambda: next((a for a in (first, second) if a.leads), None))
     follower = second if leader is first else first
     await lab.apply(gateway())
     await lab.ready()
@@ -165,7 +165,7 @@ async def test_one_of_two_leads_and_the_other_takes_over(lab: ApiLab) -> None:
     assert len((await lab.ready())["internalIPs"]) == 2
 
     third = lab.start(*ELECT)
-    await lab.until(lambda: third.metric("process_start_time_seconds"), 30)
+    await lab.until(lambda: third.metric("process_start_time_seconds"))
     follower.process.send_signal(signal.SIGSTOP)
     await lab.until(lambda: third.leads, 20)
     rows, before = lab.programmer.applied, third.writes
@@ -186,7 +186,7 @@ async def test_one_of_two_leads_and_the_other_takes_over(lab: ApiLab) -> None:
 async def test_the_lease_may_be_lost(lab: ApiLab) -> None:
     """A deleted Lease comes back with the same leader, even if another process starts at that very moment."""
     leader = lab.start(*ELECT)
-    await lab.until(lambda: leader.leads, 30)
+    await lab.until(lambda: leader.leads)
     other = lab.start(*ELECT)
     ref = Ref("Lease", SYSTEM, "vpc-egress-gateway-api")
     holder = (await lab.store.get(ref))["spec"]["holderIdentity"]
@@ -197,7 +197,7 @@ async def test_the_lease_may_be_lost(lab: ApiLab) -> None:
         return found and found["spec"].get("holderIdentity")
 
     assert await lab.until(back, 20) == holder
-    await lab.until(lambda: other.metric("process_start_time_seconds"), 30)
+    await lab.until(lambda: other.metric("process_start_time_seconds"))
     assert leader.leads
     assert not other.leads
 
@@ -210,13 +210,13 @@ async def test_the_api_server_may_be_away(lab: ApiLab) -> None:
     row = lab.programmer.gateway()
     lab.cluster.kill_apiserver()
     # Longer than a leader may go on without a renewal.
-    await lab.until(lambda: not api.leads, 30)
+    await lab.until(lambda: not api.leads)
     assert lab.programmer.gateway() == row
     assert api.process.poll() is None
     lab.cluster.start_apiserver()  # in this thread: it ends with the one that started it
     await lab.store.aclose()
     await asyncio.to_thread(lab.cluster.kubectl, "scale", "veg", "gateway1", "--replicas=2")
-    assert len((await lab.ready(timeout_s=90))["internalIPs"]) == 2
+    assert len((await lab.ready())["internalIPs"]) == 2
     names = [ip["metadata"]["name"] for ip in await lab.store.list("IP")]
     assert len(names) == len(set(names)) == 4
     await lab.quiet(api)
