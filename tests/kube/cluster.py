@@ -41,6 +41,7 @@ _POLL_SECONDS = 0.05
 _CONTROLLERS, _SCHEDULER = "system:kube-controller-manager", "system:kube-scheduler"
 _ETCD, _APISERVER = "etcd", "kube-apiserver"
 _CONTROLLER_MANAGER, _KUBE_SCHEDULER = "kube-controller-manager", "kube-scheduler"
+_PREFIX = "veg-kube-"
 # Below what the kernel gives to outgoing connections: nobody takes one by accident between choice and use.
 _PORTS = range(15_000, 32_000)
 
@@ -96,11 +97,12 @@ class Cluster:
         if found is None:
             raise ClusterError("there are no programs of a control plane: see scripts/kube.sh")
         directory.mkdir(parents=True, exist_ok=True)
-        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
+        memory = Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir())  # noqa: S108
+        _sweep(memory)
         cluster = cls(
             directory=directory,
             bin=found,
-            data=Path(tempfile.mkdtemp(prefix="veg-kube-", dir=memory)),
+            data=Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=memory)),
             ports=dict(zip(("etcd", "peer", "api"), _free_ports(3), strict=True)),
             tokens={user: secrets.token_hex(16) for user in (ADMIN, _CONTROLLERS, _SCHEDULER, *USERS)},
         )
@@ -401,6 +403,14 @@ class Cluster:
         path = self.logs / f"{name}.log"
         lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
         return " | ".join(lines[-3:])
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the data of control planes whose starters were killed before they could."""
+    for left in folder.glob(f"{_PREFIX}*-*"):
+        pid = left.name.removeprefix(_PREFIX).partition("-")[0]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _keys(directory: Path) -> None:
