@@ -26,6 +26,11 @@ class Broken(FolderStore):
             raise UnavailableError("away")
         return await super().get(ref)
 
+    async def update(self, ref: Ref, patch: Object) -> Object:
+        if self.away:
+            raise UnavailableError("away")
+        return await super().update(ref, patch)
+
 
 class Candidate:
     """A process that takes part."""

@@ -18,8 +18,8 @@ def lease(holder: str | None, version: str = "1") -> Object:
     [
         pytest.param("me", 0.0, True, id="ours"),
         pytest.param("", 0.0, True, id="given back"),
-        pytest.param("other", 11.9, False, id="may be renewed yet"),
-        pytest.param("other", 12.1, True, id="not renewed"),
+        pytest.param("other", 14.9, False, id="may be renewed yet"),
+        pytest.param("other", 15.1, True, id="not renewed"),
     ],
 )
 def test_who_may_take_a_lease(holder: str, waited: float, allowed: bool) -> None:

@@ -26,6 +26,7 @@ from veg_api.core.snapshot import COURTESY_KINDS, KINDS, Snapshot
 from veg_api.core.topology import TopologyPlan, plan_topology
 from veg_api.core.workload import DEFAULTS, Defaults
 from veg_api.errors import RetryableError
+from veg_api.fence import NotLeadingError
 from veg_api.io.changes import StaleError, carry_out, record
 from veg_api.io.feed import Feed
 from veg_api.link import Link
@@ -41,6 +42,7 @@ _SUSPECT_S = 3.0
 _RESET_PAUSES_S = (5.0, 10.0, 20.0, 60.0)
 # A pass writes for at most this long; what is left waits, so that a fresh change never queues behind a thousand others.
 _WRITE_S = 0.25
+_DOUBT_S = 0.1
 # Gateways that are written side by side: an API server takes milliseconds for each change.
 _AT_ONCE = 8
 
@@ -62,9 +64,12 @@ class _Suspicion:
 
 
 class Controller:
-    """See the module. Without leading (`lead`) it follows the store, so that others can read, and does nothing else."""
+    """See the module. Without leading (`lead`) it follows the store, so that others can read, and does nothing else.
 
-    def __init__(
+    `may_write` is false already while it is only not certain any more that we lead.
+    """
+
+    def __init__(  # noqa: PLR0913 - its neighbours
         self,
         store: ObjectStore,
         link: Callable[[Callable[[frozenset[IntentKey] | None], None]], Link],
@@ -72,6 +77,7 @@ class Controller:
         defaults: Defaults = DEFAULTS,
         now: Callable[[], str] | None = None,
         leading: bool = True,
+        may_write: Callable[[], bool] = lambda: True,
     ) -> None:
         self._store = store
         self._defaults = defaults
@@ -81,6 +87,7 @@ class Controller:
         self.feed = Feed(store, KINDS, self._wake.set, COURTESY_KINDS)
         self._new_link = link
         self._leading = leading
+        self._may_write = may_write
         self._linked: asyncio.Task[None] | None = None
         self._base = Snapshot()
         self.listeners: list[Callable[[frozenset[Ref]], None]] = []
@@ -121,6 +128,7 @@ class Controller:
 
     def lead(self, leading: bool) -> None:  # noqa: FBT001 - what an election tells
         """Begin to work, or stop at once."""
+        self.link.close()
         if self._linked is not None:
             self._linked.cancel()
             self._linked = None
@@ -138,7 +146,7 @@ class Controller:
             try:
                 self._take()
                 if self.feed.synced and self._leading:
-                    await self._pass()
+                    await (self._pass() if self._may_write() else self._hold())
                 failures = 0
                 continue
             except (StoreError, OSError) as error:
@@ -150,6 +158,12 @@ class Controller:
             await asyncio.sleep(min(_BACKOFF_S[0] * 2**failures, _BACKOFF_S[1]))
             failures = min(failures + 1, 10)
             self._wake.set()
+
+    async def _hold(self) -> None:
+        """A moment of doubt: the election will tell whether we still lead."""
+        self._all_due = True
+        await asyncio.sleep(_DOUBT_S)
+        self._wake.set()
 
     async def _wait(self) -> None:
         """Until something changed (and a moment longer, for what comes with it) or a retry is due."""
@@ -236,6 +250,9 @@ class Controller:
             for plan in plans:
                 if plan.key in done or plan.key in self._later:
                     continue
+                if not self._may_write():
+                    self._all_due = True
+                    break
                 if plan.changes and _clock() - begun > _WRITE_S:
                     self._later[plan.key] = None
                     continue
@@ -366,6 +383,8 @@ class Controller:
                 await self._record(event)
             for change in changes:
                 self.feed.put(change.ref, await carry_out(self._store, change))
+        except NotLeadingError:
+            self._all_due = True
         except StaleError as error:
             self.feed.put(error.ref, error.object, read=True)
             self._back_off(key, str(error))

@@ -23,6 +23,13 @@ from veg_api.link import Client, Event, Report
 _SPARE_S = 1.0
 
 
+class NotLeadingError(UnavailableError):
+    """We do not lead, or not for certain: nothing is wrong with the request."""
+
+    def __init__(self) -> None:
+        super().__init__("this process does not lead")
+
+
 class Leadership(Protocol):
     """Who tells whether we lead: `io.election.Election`."""
 
@@ -33,7 +40,7 @@ class Leadership(Protocol):
 
 
 class FencedStore:
-    """An ObjectStore that reads always and writes only while we lead. Raises UnavailableError otherwise."""
+    """An ObjectStore that reads always and writes only while we lead. Raises NotLeadingError otherwise."""
 
     def __init__(self, store: ObjectStore, leadership: Leadership) -> None:
         self._store = store
@@ -124,8 +131,8 @@ class FencedClient:
 
 
 def _while_leading(leadership: Leadership) -> asyncio.Timeout:
-    """Bounds a write by our term. Raises UnavailableError when it is over."""
+    """Bounds a write by our term. Raises NotLeadingError when it is over."""
     loop = asyncio.get_running_loop()
     if loop.time() >= leadership.deadline:
-        raise UnavailableError("another api leads")
+        raise NotLeadingError
     return asyncio.timeout_at(leadership.deadline + _SPARE_S)

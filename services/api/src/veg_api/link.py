@@ -118,6 +118,7 @@ class Link:
         self._grace_s = grace_s
         self._log = logs.get("link")
         self._session = uuid.uuid4().hex
+        self._closed = False
         self._wanted: dict[IntentKey, Intent | None] = {}
         # One counter for all keys: a key that is forgotten and asked for again still grows.
         self._counter = 0
@@ -178,11 +179,16 @@ class Link:
         else:
             self._log.warning("sessions reset", gateway=gateway, peers=done)
 
+    def close(self) -> None:
+        """Say nothing more, to nobody. Cancelling alone is lost when a task of the connection fails at that moment."""
+        self._closed = True
+        self._on_change = _nobody
+
     async def run(self) -> None:
-        """Keep the session alive until cancelled."""
+        """Keep the session alive until cancelled, or closed."""
         await self._picture.wait()
         delay, lost_since = _BACKOFF_S[0], asyncio.get_running_loop().time()
-        while True:
+        while not self._closed:
             try:
                 await self._connected()
             except* ProgrammerUnreachableError as group:
@@ -207,6 +213,8 @@ class Link:
 
     async def _connected(self) -> None:
         """One connection, from Hello until it breaks."""
+        if self._closed:
+            return
         stream = self.client.watch()
         try:
             hello = await anext(stream)
@@ -254,7 +262,7 @@ class Link:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._dirty:
+            while self._dirty and not self._closed:
                 await self._send_batch()
             if self._state != "connected":
                 self._set_state("connected")
@@ -345,6 +353,10 @@ class Link:
             self._greeted.set()
         self._view = None
         self._on_change(None)
+
+
+def _nobody(_keys: frozenset[IntentKey] | None) -> None:
+    """Who listens to a link that is closed."""
 
 
 def _from_the_top(key: IntentKey) -> tuple[int, str]:

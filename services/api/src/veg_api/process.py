@@ -79,6 +79,7 @@ class Process:
             lambda on_change: Link(client, on_change),
             defaults=settings.defaults,
             leading=election is None,
+            may_write=(lambda: True) if election is None else lambda: election.leading,
         )
         service = GatewayService(GatewayViews(controller, settings.defaults))
         grpc_server = await server.start_server(settings.listen, service.add_to, [SERVICE_NAME], settings.tls)

@@ -16,8 +16,8 @@ from veg_common.objects import Object
 class Timing:
     """Seconds: how long a Lease is good, for how long its holder writes without a renewal, how often it renews."""
 
-    lease_s: int = 12
-    renew_s: float = 8.0
+    lease_s: int = 15
+    renew_s: float = 10.0
     retry_s: float = 2.0
 
 

@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable
 
 from veg_common import logs
-from veg_common.objects import Ref
+from veg_common.objects import Object, Ref
 from veg_common.store import AlreadyExistsError, ConflictError, NotFoundError, ObjectStore, StoreError
 
 from veg_api.core import election
@@ -41,6 +41,8 @@ class Election:
         self._sight: Sight | None = None
         self._held_by = ""
         self._missed: float | None = None
+        # The Lease as we last wrote it.
+        self._mine: Object | None = None
 
     @property
     def deadline(self) -> float:
@@ -64,7 +66,8 @@ class Election:
     async def _attempt(self) -> None:
         asked = _clock()
         try:
-            async with asyncio.timeout(self._timing.renew_s / 2):
+            # A slow answer is better than none: what counts is when it was asked for.
+            async with asyncio.timeout(self._timing.renew_s):
                 if await self._take():
                     self._until = asked + self._timing.renew_s
         except (StoreError, OSError, TimeoutError) as error:
@@ -84,6 +87,12 @@ class Election:
 
     async def _take(self) -> bool:
         """Make the Lease ours (again) if that is allowed; whether it is."""
+        if self.leading and self._mine is not None:
+            # Nobody may have written it since: one request, where reading it first would take two.
+            with contextlib.suppress(ConflictError, NotFoundError):
+                await self._write(election.taken(self._mine, self._identity, self._timing, _stamp()))
+                return True
+        self._mine = None
         try:
             lease = await self._store.get(self._ref)
         except NotFoundError:
@@ -96,7 +105,7 @@ class Election:
             self._until = 0.0
             return False
         try:
-            await self._store.update(self._ref, election.taken(lease, self._identity, self._timing, _stamp()))
+            await self._write(election.taken(lease, self._identity, self._timing, _stamp()))
         except (ConflictError, NotFoundError):
             return False  # somebody was faster: the next look tells who
         return True
@@ -115,10 +124,14 @@ class Election:
             return False
         wanted = election.new(self._ref.namespace, self._ref.name, self._identity, self._timing, _stamp())
         try:
-            await self._store.create(wanted)
+            self._mine = await self._store.create(wanted)
         except AlreadyExistsError:
             return False
         return True
+
+    async def _write(self, patch: Object) -> None:
+        self._mine = await self._store.update(self._ref, patch)
+        self._hear_of(self._identity)
 
     def _hear_of(self, holder: str) -> None:
         if holder != self._held_by:
