@@ -260,6 +260,8 @@ class Controller:
                 await places.acquire()
                 work = running.create_task(self._carry_out(plan.key, *self._unless_in_flight(snapshot, plan)))
                 work.add_done_callback(lambda _: places.release())
+                # A folder store never waits: let the watch and the programmer have their turn.
+                await asyncio.sleep(0)
         if self._later:
             self._wake.set()
 
