@@ -103,8 +103,8 @@ async def test_a_gateway_beside_kube_ovn(lab: ApiLab) -> None:
         assert written_by_us(lab.cluster, kind) == []
     await lab.quiet(api)
 
-    await asyncio.to_thread(lab.cluster.kubectl, "rollout", "restart", "deployment/gateway1", "-n", "default")
     old = {pod["metadata"]["name"] for pod in await lab.pods()}
+    await asyncio.to_thread(lab.cluster.kubectl, "rollout", "restart", "deployment/gateway1", "-n", "default")
 
     async def replaced() -> bool:
         return not old & {pod["metadata"]["name"] for pod in await lab.pods()}

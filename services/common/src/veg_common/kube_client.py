@@ -35,8 +35,8 @@ _AGENT = "vpc-egress-gateway"
 _UNAUTHORIZED, _REFUSED = 401, 400
 _CONNECT_S = 5.0
 _REQUEST_S = 15.0
-# The server sends a bookmark about once a minute: a stream that is silent for longer may have lost its other end.
-_SILENCE_S = 100.0
+# Most streams carry a bookmark about once a minute. One that is silent for longer may have lost its other end.
+_SILENCE_S = 150.0
 
 
 class GoneError(StoreError):
@@ -87,7 +87,7 @@ class KubeClient:
         return found
 
     async def stream(self, request: Request) -> AsyncIterator[Object]:
-        """The lines of a watch until the server ends it. Raises StoreError."""
+        """The lines of a watch until the server ends it, or is silent for long. Raises StoreError."""
         try:
             async with asyncio.timeout(_REQUEST_S):
                 response = await self._send(request, stream=True)
@@ -98,6 +98,8 @@ class KubeClient:
                     raise refusal(response.status, await response.read(), f"watch {request.path}")
                 async for line in response.content:
                     yield _parsed(line)
+        except aiohttp.SocketTimeoutError:
+            return  # silent for long: whether the other end is still there shows when it is asked again
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise UnavailableError(f"API server: {_text(error)}") from error
 
