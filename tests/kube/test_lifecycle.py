@@ -204,8 +204,8 @@ def test_a_node_without_power_leaves_the_routes(rig: Rig) -> None:
     node = min(nodes_of(rig))
     rig.sandbox("fault", "kill-chassis", node)
     try:
-        eventually(lambda: len(rig.seen("client", 40)) == 1, 20, "one replica carries all traffic")
-        rig.eventually(lambda: "NotReady" in rig.kubectl("get", "node", node), 20, "the node is NotReady")
+        eventually(lambda: len(rig.seen("client", 40)) == 1, 60, "one replica carries all traffic")
+        rig.eventually(lambda: "NotReady" in rig.kubectl("get", "node", node), 40, "the node is NotReady")
     finally:
         rig.sandbox("fault", "kill-chassis", node, "--heal")
     rig.eventually(lambda: "NotReady" not in rig.kubectl("get", "node", node), 30, "the node is Ready")
