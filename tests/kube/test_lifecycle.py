@@ -132,7 +132,8 @@ def rescale(rig: Rig, replicas: int) -> None:
     """Scale, and wait until that is so everywhere: the whole chain works."""
     rig.kubectl("scale", "veg", "gateway2", f"--replicas={replicas}")
     rig.ready("gateway2", 120)
-    rig.eventually(lambda: routes(rig).count("192.168.0.0/24") == replicas, 30, f"{replicas} routes")
+    # After an outage a watch may come back only 20 s after the API server.
+    rig.eventually(lambda: routes(rig).count("192.168.0.0/24") == replicas, 60, f"{replicas} routes")
 
 
 def test_helm_test_passes(rig: Rig) -> None:
