@@ -393,7 +393,7 @@ class Client:
 
     async def watch(self) -> None:
         """Collect events for ever."""
-        async for event in self.stub.Watch(pb.WatchRequest()):
+        async for event in self.stub.Watch(pb.WatchRequest(), wait_for_ready=True):
             self.events.append(event)
 
 

@@ -113,7 +113,7 @@ def test_every_fault_that_failover_offers_is_known() -> None:
 @pytest.mark.parametrize("ip_family", seed.IP_FAMILIES)
 def test_the_gateway_of_failover_is_whole(ip_family: str) -> None:
     """Each subnet, the BFD port and the targets have the families asked for, and one name serves one object."""
-    objects = [*manifests.topology(ip_family), manifests.gateway(50, 3), manifests.client("n")]
+    objects = [*manifests.topology(ip_family), manifests.gateway(50, 3, ["m"]), manifests.client("n")]
     names = [(obj["kind"], obj["metadata"]["name"]) for obj in objects]
     assert len(set(names)) == len(names)
     versions = {"ipv4": {False}, "ipv6": {True}, "dual": {False, True}}[ip_family]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from veg_common.objects import Object
@@ -11,6 +12,7 @@ NAME = "veg-failover"
 SUBNET = f"{NAME}-inside"
 GATEWAY = "gateway"
 CLIENT = "client"
+_HOSTNAME = "kubernetes.io/hostname"
 _PROTOCOL = {"ipv4": "IPv4", "ipv6": "IPv6", "dual": "Dual"}
 
 
@@ -82,8 +84,8 @@ def topology(ip_family: str) -> list[Object]:
     ]
 
 
-def gateway(interval_ms: int, multiplier: int, *, bfd: bool = True) -> Object:
-    """Two replicas for everything in the subnet."""
+def gateway(interval_ms: int, multiplier: int, nodes: Sequence[str], *, bfd: bool = True) -> Object:
+    """Two replicas for everything in the subnet, on some of the nodes."""
     timers = {"enabled": bfd, "minRX": interval_ms, "minTX": interval_ms, "multiplier": multiplier}
     return {
         "apiVersion": "kubeovn.io/v1",
@@ -95,6 +97,9 @@ def gateway(interval_ms: int, multiplier: int, *, bfd: bool = True) -> Object:
             "internalSubnet": SUBNET,
             "externalSubnet": f"{NAME}-outside",
             "bfd": timers,
+            "nodeSelector": [
+                {"matchExpressions": [{"key": _HOSTNAME, "operator": "In", "values": list(nodes)}]}
+            ],
             "policies": [{"snat": True, "subnets": [SUBNET]}],
         },
     }
@@ -111,7 +116,7 @@ def client(node: str) -> Object:
             "annotations": {"ovn.kubernetes.io/logical_switch": SUBNET},
         },
         "spec": {
-            "nodeSelector": {"kubernetes.io/hostname": node},
+            "nodeSelector": {_HOSTNAME: node},
             "containers": [{"name": "client", "image": "none"}],
         },
     }
