@@ -257,33 +257,11 @@ class ApiLab:
             await asyncio.sleep(0.2)
 
     async def _tend(self, pod: Object) -> None:
-        metadata, status = pod["metadata"], pod.get("status", {})
-        if "deletionTimestamp" in metadata:
+        if "deletionTimestamp" in pod["metadata"]:
             await self.store.delete(ref_of(pod), grace_seconds=0)
             return
-        plugged = metadata.get("annotations", {}).get("ovn.kubernetes.io/allocated")
-        ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", []))
-        if not plugged or ready or not pod["spec"].get("nodeName"):
-            return
-        running = {"running": {"startedAt": metadata["creationTimestamp"]}}
-        names = [container["name"] for container in pod["spec"]["containers"]]
-        containers = [
-            {
-                "name": n,
-                "ready": True,
-                "started": True,
-                "image": "i",
-                "imageID": "",
-                "restartCount": 0,
-                "state": running,
-            }
-            for n in names
-        ]
-        kept = [c for c in status.get("conditions", []) if c["type"] not in ("Ready", "ContainersReady")]
-        ready_now = [{"type": kind, "status": "True"} for kind in ("Ready", "ContainersReady")]
-        conditions = [*kept, *ready_now]
-        wanted = {"phase": "Running", "conditions": conditions, "containerStatuses": containers}
-        await self.store.update_status(ref_of(pod), {"status": wanted})
+        if wanted := running(pod):
+            await self.store.update_status(ref_of(pod), {"status": wanted})
 
     async def clean(self) -> None:
         """Remove all that tests made."""
@@ -301,6 +279,30 @@ class ApiLab:
                 await self.store.delete(Ref("Node", "", node))
         with contextlib.suppress(StoreError):
             await self.store.delete(Ref("Lease", SYSTEM, "vpc-egress-gateway-api"))
+
+
+def running(pod: Object) -> Object | None:
+    """The status that a kubelet would tell of a pod that is plugged in; None when it is too early or told already."""
+    metadata, status = pod["metadata"], pod.get("status", {})
+    plugged = metadata.get("annotations", {}).get("ovn.kubernetes.io/allocated")
+    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", []))
+    if not plugged or ready or not pod["spec"].get("nodeName"):
+        return None
+    containers = [
+        {
+            "name": container["name"],
+            "ready": True,
+            "started": True,
+            "image": "i",
+            "imageID": "",
+            "restartCount": 0,
+            "state": {"running": {"startedAt": metadata["creationTimestamp"]}},
+        }
+        for container in pod["spec"]["containers"]
+    ]
+    kept = [c for c in status.get("conditions", []) if c["type"] not in ("Ready", "ContainersReady")]
+    ready_now = [{"type": kind, "status": "True"} for kind in ("Ready", "ContainersReady")]
+    return {"phase": "Running", "conditions": [*kept, *ready_now], "containerStatuses": containers}
 
 
 def free_port() -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -109,6 +110,26 @@ class Rig:
         sources: dict[str, int] = result["sources"]
         return sources
 
+    @contextmanager
+    def forwarded(self, target: str, port: int, namespace: str = "default") -> Iterator[str]:
+        """`kubectl port-forward`: the address on this machine that leads to a port of the target."""
+        argv = (self.cluster.bin / "kubectl", "port-forward", "-n", namespace, target, f":{port}")
+        pipe = subprocess.PIPE
+        with subprocess.Popen(
+            argv, env=self.cluster.environment(), stdout=pipe, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            try:
+                told = process.stdout.readline() if process.stdout else ""
+                found = re.fullmatch(r"Forwarding from (127\.0\.0\.1:\d+) -> \d+", told.strip())
+                assert found, told
+                yield found[1].replace("127.0.0.1", "localhost")
+            finally:
+                process.terminate()
+
+    def grpcurl(self, *args: str) -> subprocess.CompletedProcess[str]:
+        """grpcurl, at most 20 s."""
+        return self.cluster.run("grpcurl", "-max-time", "20", *args, timeout=30)
+
     def clean(self) -> None:
         """Remove what tests made in `default`, and the networks and VPCs that are not the cluster's own."""
         self.kubectl("delete", "veg", "--all", "-n", "default", "--timeout=90s", timeout=120)
@@ -121,11 +142,11 @@ class Rig:
 
 
 @contextmanager
-def system(cluster: Cluster, source: str) -> Iterator[Rig]:
+def system(cluster: Cluster, source: str, nodes: int = 3) -> Iterator[Rig]:
     """A sandbox as the nodes of the cluster, with everything running; nothing is left of it afterwards."""
     sandbox = Sandbox(f"k{os.getpid()}{source}")
     rig = Rig(cluster, sandbox, source)
-    flags = ["--nodes", "3", "--store", f"kube:{cluster.kubeconfig}"]
+    flags = ["--nodes", str(nodes), "--store", f"kube:{cluster.kubeconfig}"]
     try:
         if source == "processes":
             cluster.kubectl("apply", "--server-side", "-f", str(CHART / "files" / "crds"))

@@ -163,3 +163,25 @@ async def test_metrics_are_served_and_end(unused_tcp_port: int) -> None:
         assert b"process_cpu_seconds_total" in body
     with metrics.serving(""):
         pass
+
+
+async def test_an_address_for_reading_only(tmp_path: Path) -> None:
+    """What changes something is refused there by name; what reads, health and reflection are answered."""
+
+    async def echo(request: bytes, _context: object) -> bytes:
+        return request
+
+    def add(server: grpc.aio.Server) -> None:
+        methods = {name: grpc.unary_unary_rpc_method_handler(echo) for name in ("GetThing", "SetThing")}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Things", methods),))
+
+    address = f"unix:{tmp_path}/read.sock"
+    server = await start_server(address, add, [], read_only=True)
+    async with channel(address) as connection:
+        assert await healthy(connection)
+        assert await connection.unary_unary("/test.Things/GetThing")(b"x", timeout=5) == b"x"
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await connection.unary_unary("/test.Things/SetThing")(b"x", timeout=5)
+    assert refused.value.code() == grpc.StatusCode.PERMISSION_DENIED
+    assert refused.value.details() == "SetThing: this address is for reading only"
+    await server.stop(0)

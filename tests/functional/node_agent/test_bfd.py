@@ -231,3 +231,22 @@ def test_a_drained_speaker_serves_again_after_a_restart_of_the_agent(pair: Pair)
     replica.start_agent()
     assert not (replica.run_dir / "drained").exists()
     pair.up(replica.v4, replica.v6)
+
+
+def test_ovn_is_kept_awake(pair: Pair) -> None:
+    """As configured, packets that belong to no session go to the peers; a speaker that gets them is none the wiser."""
+    replica = pair.replicas[0]
+    pair.listen()
+    config = pair.config()
+    config["bfd"]["nudgeMs"] = 50
+    replica.configure(config)
+    replica.start()
+    pair.up(replica.v4, replica.v6)
+    before = {peer: session.downs for peer, session in replica.speaker.sessions().items()}
+    seen = source_ports(pair, 3784, 1)
+    assert [len(seen[address]) for address in (replica.v4, replica.v6)] == [2, 2]
+    assert "3784" not in replica.pod("conntrack", "-L", check=False)
+    replica.configure(pair.config())
+    eventually(lambda: len(source_ports(pair, 3784, 0.5)[replica.v4]) == 1, 5, lambda: replica.log)
+    assert {peer: session.downs for peer, session in replica.speaker.sessions().items()} == before
+    assert {state for _, state in sorted(pair.states().items())} == {UP}

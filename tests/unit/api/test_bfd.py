@@ -307,6 +307,24 @@ def test_the_uplink_probe_can_be_switched_off(two: World) -> None:
     assert config(two)["bfd"]["minTtl"] == 253
 
 
+def test_replicas_keep_ovn_awake(two: World) -> None:
+    """Those that are left when one dies, together four times an interval; nobody does it alone; an annotation ends it."""
+    assert config(two)["bfd"]["nudgeMs"] == 250
+    two.put(example(replicas=4))
+    two.settle()
+    assert config(two)["bfd"]["nudgeMs"] == 750
+    two.update("VpcEgressGateway", "gateway2", {"spec": {"bfd": {"minRX": 50, "minTX": 50}}})
+    two.settle()
+    assert config(two)["bfd"]["nudgeMs"] == 75
+    off = {"metadata": {"annotations": {"ovn.kubernetes.io/bfd-nudge": "false"}}}
+    two.update("VpcEgressGateway", "gateway2", off)
+    two.settle()
+    assert "nudgeMs" not in config(two)["bfd"]
+    two.put(example(replicas=1))
+    two.settle()
+    assert "nudgeMs" not in config(two)["bfd"]
+
+
 def test_defaults_of_the_process(two: World) -> None:
     """The least TTL is a setting of api."""
     snapshot = two.view()

@@ -249,10 +249,11 @@ def test_objects_have_what_the_pod_needs(two: World) -> None:
     (container,) = spec["containers"]
     assert container["name"] == "gateway"
     assert container["command"] == [
-        *("veg-node-agent", "run", "--config", "/etc/veg/agent.json", "--run-dir", "/run/veg")
+        *("veg-node-agent", "run", "--config", "/etc/veg/agent.json", "--run-dir", "/run/veg"),
+        *("--inspect", "127.0.0.1:50053"),
     ]
     assert container["readinessProbe"]["exec"]["command"][-1] == (
-        "find /run/veg/healthy -newermt '-5 seconds' | grep -q . || { cat /run/veg/problem; exit 1; }"
+        "find /run/veg/healthy -newermt '-5 seconds' 2>/dev/null | grep -q . || { cat /run/veg/problem; exit 1; }"
     )
     assert spec["automountServiceAccountToken"] is False
     rule = spec["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][0]

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from veg_bfd import cli, wire
-from veg_bfd.config import checked_metrics
+from veg_bfd.config import checked_address
 from veg_bfd.control.mirror import Mirror
 from veg_bfd.core.engine import Engine
 from veg_bfd.core.model import Role, SessionConfig, State, Timers, checked
@@ -199,7 +199,7 @@ def test_bad_timer_words(words: tuple[str, ...]) -> None:
 def test_bad_metrics_address(text: str) -> None:
     """HOST:PORT, and nothing else."""
     with pytest.raises(ConfigError):
-        checked_metrics(text)
+        checked_address(text)
 
 
 def test_arrival_of_ipv4() -> None:

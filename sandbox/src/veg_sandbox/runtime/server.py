@@ -1,4 +1,4 @@
-"""What an API server asks of kubelets: `kubectl exec` and `kubectl logs` of pods of this sandbox.
+"""What an API server asks of kubelets: `kubectl exec`, `logs` and `port-forward` of pods of this sandbox.
 
 One HTTPS server on an address of loopback stands for the kubelets of all nodes, whose Node objects name it. Streams are
 WebSockets with the subprotocol v5.channel.k8s.io: the first byte of a message tells its channel.
@@ -11,6 +11,7 @@ import contextlib
 import json
 import ssl
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from aiohttp import WSMsgType, web
@@ -19,6 +20,7 @@ from veg_common.objects import Object, Ref
 
 from veg_sandbox.net import shell
 from veg_sandbox.net.errors import LabError
+from veg_sandbox.runtime import portforward
 from veg_sandbox.runtime.core.pods import container_specs
 from veg_sandbox.runtime.host import Host
 
@@ -38,9 +40,10 @@ class KubeletServer:
         self._folder = folder
 
     async def run(self) -> None:
-        """Serve; a port that is taken is told once and leaves the sandbox without exec and logs."""
+        """Serve; a port that is taken is told once and leaves the sandbox without this."""
         app = web.Application()
         app.router.add_route("*", "/exec/{namespace}/{pod}/{container}", self._exec)
+        app.router.add_route("*", "/portForward/{namespace}/{pod}", self._forward)
         app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", self._logs)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
         await runner.setup()
@@ -48,22 +51,39 @@ class KubeletServer:
         try:
             context = await self._host.call(_context, self._folder, address)
             await web.TCPSite(runner, address, KUBELET_PORT, ssl_context=context).start()
-            log.info("serving exec and logs", address=f"{address}:{KUBELET_PORT}")
+            log.info("serving exec, logs and port-forward", address=f"{address}:{KUBELET_PORT}")
         except (OSError, LabError) as error:
-            log.warning("no kubectl exec and logs", error=str(error))
+            log.warning("no kubectl exec, logs and port-forward", error=str(error))
         try:
             await asyncio.Event().wait()
         finally:
             await runner.cleanup()
 
-    def _find(self, request: web.Request) -> tuple[Object, str]:
-        """The pod and container of a request. Raises HTTPNotFound."""
+    def _pod(self, request: web.Request) -> Object:
+        """The pod of a request. Raises HTTPNotFound."""
         where = request.match_info
         pod = self._host.cache.get(Ref("Pod", where["namespace"], where["pod"]))
-        names = [spec["name"] for spec in container_specs(pod)] if pod else []
-        if pod is None or where["container"] not in names:
-            raise web.HTTPNotFound(text=f"no container {where['container']} in pod {where['pod']} here")
-        return pod, where["container"]
+        if pod is None:
+            raise web.HTTPNotFound(text=f"no pod {where['pod']} here")
+        return pod
+
+    def _find(self, request: web.Request) -> tuple[Object, str]:
+        """The pod and container of a request. Raises HTTPNotFound."""
+        pod, container = self._pod(request), request.match_info["container"]
+        if container not in [spec["name"] for spec in container_specs(pod)]:
+            raise web.HTTPNotFound(text=f"no container {container} in pod {request.match_info['pod']} here")
+        return pod, container
+
+    async def _forward(self, request: web.Request) -> web.StreamResponse:
+        uid = self._pod(request)["metadata"]["uid"]
+        # Pods on the host's network have an address of loopback of their own.
+        address = self._host.addresses.get(uid)
+        namespace = None if address else self._host.lab.pod_netns(uid)
+        socket = web.WebSocketResponse(protocols=(portforward.PROTOCOL,))
+        await socket.prepare(request)
+        dial = partial(portforward.connect, address or "127.0.0.1", namespace=namespace)
+        await portforward.Forwarding(socket, dial).run()
+        return socket
 
     async def _exec(self, request: web.Request) -> web.StreamResponse:
         pod, container = self._find(request)

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from veg_bfd.cli import BadInputError
-from veg_bfd.config import DEFAULT_RUN_DIR, Settings, checked_metrics
+from veg_bfd.config import DEFAULT_RUN_DIR, Settings, checked_address
 from veg_bfd.core.engine import Engine
 from veg_bfd.errors import ConfigError
 from veg_bfd.io import memory
@@ -40,6 +40,11 @@ def cli() -> None:
     help="HOST:PORT of Prometheus metrics; none by default.",
 )
 @click.option(
+    "--inspect",
+    default="",
+    help="HOST:PORT of a gRPC address that only reads, e.g. for kubectl port-forward; none by default.",
+)
+@click.option(
     "--linger",
     type=click.FloatRange(0, 3600),
     default=20.0,
@@ -66,17 +71,29 @@ def cli() -> None:
     show_default=True,
 )
 def run(  # noqa: PLR0913, PLR0917 (click passes every flag)
-    run_dir: Path, listen: str, metrics: str, linger: float, priority: int, log_level: str, log_format: str
+    run_dir: Path,
+    listen: str,
+    metrics: str,
+    inspect: str,
+    linger: float,
+    priority: int,
+    log_level: str,
+    log_format: str,
 ) -> None:
     """Run in this network namespace until SIGTERM, which takes every session AdminDown first."""
     try:
         settings = Settings(
-            run_dir, listen, checked_metrics(metrics), linger, priority, log_level, log_format
+            run_dir,
+            listen,
+            metrics=_address("--metrics", metrics),
+            inspect=_address("--inspect", inspect),
+            linger=linger,
+            priority=priority,
+            log_level=log_level,
+            log_format=log_format,
         )
         run_dir.mkdir(parents=True, exist_ok=True)
         (run_dir / "drained").unlink(missing_ok=True)  # of an earlier life of the gateway container
-    except ConfigError as error:
-        raise BadInputError(f"--metrics {error}") from None
     except OSError as error:
         raise BadInputError(f"--run-dir {run_dir}: {error.strerror}") from None
     raise_descriptor_limit()
@@ -85,6 +102,13 @@ def run(  # noqa: PLR0913, PLR0917 (click passes every flag)
     memory.restore(engine, memory.read(run_dir), clock())
     scheduling = schedule(priority)
     PacketLoop(engine, receivers, Child(settings), scheduling, linger).run()
+
+
+def _address(flag: str, text: str) -> str:
+    try:
+        return checked_address(text)
+    except ConfigError as error:
+        raise BadInputError(f"{flag} {error}") from None
 
 
 def _receivers(engine: Engine) -> list[Receiver]:

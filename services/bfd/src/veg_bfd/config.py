@@ -14,14 +14,15 @@ DEFAULT_RUN_DIR = Path("/run/veg")
 class Settings:
     """Where the speaker listens and how it runs.
 
-    `listen` ("" is `unix:<run_dir>/bfd.sock`) and `metrics` (`host:port`, "" is none) are served by the control
-    process. `linger` (s): how long sessions are kept AdminDown after SIGTERM, at most. `priority`: of SCHED_FIFO,
+    `listen` ("" is `unix:<run_dir>/bfd.sock`), `metrics` and `inspect` (`host:port`, "" is none; a second address
+    of the service, where it changes nothing) are served by the control process. `linger` (s): how long sessions are kept AdminDown after SIGTERM, at most. `priority`: of SCHED_FIFO,
     1..99; 0 asks for normal scheduling.
     """
 
     run_dir: Path = DEFAULT_RUN_DIR
     listen: str = ""
     metrics: str = ""
+    inspect: str = ""
     linger: float = 20.0
     priority: int = 20
     log_level: str = "info"
@@ -33,7 +34,7 @@ class Settings:
         return self.listen or f"unix:{self.run_dir.absolute() / 'bfd.sock'}"
 
 
-def checked_metrics(text: str) -> str:
+def checked_address(text: str) -> str:
     """`host:port`, or "". Raises ConfigError."""
     if text:
         host, colon, port = text.rpartition(":")

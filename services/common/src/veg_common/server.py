@@ -6,8 +6,9 @@ Addresses are gRPC's own: `unix:/path/to.sock` or `host:port`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
@@ -37,19 +38,47 @@ _RECONNECT = (
 )
 
 
+_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+# What methods that change nothing are called: of ours, of health and of reflection.
+_READING = ("Get", "List", "Watch", "Plan", "Validate", "Check", "ServerReflectionInfo")
+
+
+class _ReadOnly(grpc.aio.ServerInterceptor):
+    """Lets calls through that only read."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> _Handler | None:
+        """See grpc.aio.ServerInterceptor."""
+        method = handler_call_details.method.rpartition("/")[2]
+        if method.startswith(_READING):
+            return await continuation(handler_call_details)
+
+        async def refuse(_request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+            await context.abort(
+                grpc.StatusCode.PERMISSION_DENIED, f"{method}: this address is for reading only"
+            )
+
+        return grpc.unary_unary_rpc_method_handler(refuse)
+
+
 async def start_server(
     listen: str,
     add: Callable[[grpc.aio.Server], None],
     service_names: Sequence[str],
     tls: TlsFiles | None = None,
+    *,
+    read_only: bool = False,
 ) -> grpc.aio.Server:
     """Start a server on `listen` with the services that `add` registers, health and reflection.
 
-    A stale unix socket of a killed predecessor is replaced; its folder must exist. Raises OSError or RuntimeError
+    `read_only`: calls that may change something are refused (PERMISSION_DENIED). A stale unix socket of a killed predecessor is replaced; its folder must exist. Raises OSError or RuntimeError
     when the address can not be bound, TlsError for unusable certificates. With `tls`, clients must present a
     certificate of the authority if there is one; new connections get what the files hold then.
     """
-    server = grpc.aio.server(options=_KEEPALIVE)
+    server = grpc.aio.server(options=_KEEPALIVE, interceptors=[_ReadOnly()] if read_only else [])
     add(server)
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)

@@ -77,6 +77,12 @@ def cli() -> None:
     help="host:port for Prometheus metrics; none by default.",
 )
 @click.option(
+    "--inspect",
+    envvar="VEG_NODE_AGENT_INSPECT",
+    default="",
+    help="host:port for the debugging service beside its socket, e.g. for kubectl port-forward; none by default.",
+)
+@click.option(
     "--log-level",
     envvar="VEG_NODE_AGENT_LOG_LEVEL",
     type=click.Choice(logs.LEVELS),
@@ -96,6 +102,7 @@ def run(  # noqa: PLR0913, PLR0917  (one argument a flag)
     nat_backend: BackendName,
     drain_seconds: float,
     metrics: str,
+    inspect: str,
     log_level: str,
     log_format: logs.Format,
 ) -> None:
@@ -104,7 +111,9 @@ def run(  # noqa: PLR0913, PLR0917  (one argument a flag)
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInputError(f"--run-dir {run_dir}: {error.strerror}") from None
-    settings = Settings(config, run_dir, nat_backend, drain_seconds=drain_seconds, metrics=metrics)
+    settings = Settings(
+        config, run_dir, nat_backend, drain_seconds=drain_seconds, metrics=metrics, inspect=inspect
+    )
 
     async def main(stop: asyncio.Event) -> None:
         agent = Agent(settings, rpc.parse_config, Kernel(nat_backend))
@@ -112,17 +121,17 @@ def run(  # noqa: PLR0913, PLR0917  (one argument a flag)
             await serve(agent, stop)
 
     async def serve(agent: Agent, stop: asyncio.Event) -> None:
-        try:
-            server = await start_server(settings.socket, rpc.adder(agent), [rpc.SERVICE])
-        except (OSError, RuntimeError) as error:
-            # The service only shows; the data path does not depend on it.
-            logs.get("main").error("debugging service not available", error=str(error))
-            await agent.run(stop)
-            return
+        servers = []
+        for address in filter(None, (settings.socket, settings.inspect)):
+            try:
+                servers.append(await start_server(address, rpc.adder(agent), [rpc.SERVICE], read_only=True))
+            except (OSError, RuntimeError) as error:
+                # The service only shows; the data path does not depend on it.
+                logs.get("main").error("debugging service not available", listen=address, error=str(error))
         try:
             await agent.run(stop)
         finally:
-            await server.stop(0.2)
+            await asyncio.gather(*(server.stop(0.2) for server in servers))
 
     run_service(main, service="node-agent", log_level=log_level, log_format=log_format)
 

@@ -19,9 +19,10 @@ from veg_node_agent.bfd_rpc import BfdLink
 from veg_node_agent.config import Settings
 from veg_node_agent.core.drain import Drain, Verdict
 from veg_node_agent.core.model import Config, Family, Interface
-from veg_node_agent.core.sessions import Hold, Wish, sessions
+from veg_node_agent.core.sessions import Hold, Session, Wish, sessions
 from veg_node_agent.io import counters
 from veg_node_agent.io.files import Flag
+from veg_node_agent.io.nudge import Nudger
 from veg_node_agent.io.uplink import UplinkMonitor, UplinkView
 
 _POLL = 0.05  # s between two looks at the counters
@@ -52,6 +53,7 @@ class Availability:
         self._draining = False
         self._out_of_sync_since: float | None = float("-inf")
         self.link = BfdLink(settings.run_dir / "bfd.sock", self._on_change)
+        self._nudger = Nudger()
         self._monitor = UplinkMonitor(settings.run_dir, self._on_change, self._serves)
 
     @contextlib.asynccontextmanager
@@ -63,6 +65,7 @@ class Availability:
             yield
         finally:
             self._monitor.close()
+            self._nudger.close()
             job.cancel()
             await asyncio.gather(job, return_exceptions=True)
 
@@ -168,6 +171,7 @@ class Availability:
         config = self._config
         if config is not None and self._interfaces is not None:
             wanted, self._missing = sessions(config, self._interfaces)
+            self._nudge(wanted, config)
             if config.bfd is not None or self.link.wished:
                 self.link.wish(
                     Wish(
@@ -178,6 +182,13 @@ class Availability:
                     )
                 )
         self._changed()
+
+    def _nudge(self, wanted: tuple[Session, ...], config: Config) -> None:
+        try:
+            self._nudger.follow(wanted, config.bfd.nudge_ms / 1000 if config.bfd else 0)
+        except OSError as error:
+            # OVN notices a little later then; an address that comes later is one more reason to look.
+            self._log.warning("OVN is not kept awake", error=str(error))
 
     def _holds(self, config: Config) -> dict[str, Hold]:
         uplink = self._monitor.view

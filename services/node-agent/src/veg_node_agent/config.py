@@ -16,7 +16,7 @@ class Settings:
     """Where the agent reads and writes, and its rhythm.
 
     `read_interval` (s): at least this often everything is read back, which finds what sends no notification (NAT
-    rules, sysctls).
+    rules, sysctls). `inspect` (`host:port`, "" is none): where the debugging service listens as well.
     """
 
     config: Path = DEFAULT_CONFIG
@@ -25,6 +25,7 @@ class Settings:
     read_interval: float = 3.0
     drain_seconds: float = 20.0
     metrics: str = ""
+    inspect: str = ""
 
     @property
     def socket(self) -> str:

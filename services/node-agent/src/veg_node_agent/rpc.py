@@ -69,6 +69,7 @@ def _raw_bfd(message: agent_pb2.AgentBfd) -> RawBfd:
         peers=list(message.peers),
         timers=(timers.min_rx_ms, timers.min_tx_ms, timers.multiplier),
         min_ttl=message.min_ttl,
+        nudge_ms=message.nudge_ms,
     )
 
 

@@ -26,7 +26,7 @@ from veg.bfd.v1 import bfd_pb2 as veg_dot_bfd_dot_v1_dot_bfd__pb2
 from veg.types.v1 import types_pb2 as veg_dot_types_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18veg/agent/v1/agent.proto\x12\x0cveg.agent.v1\x1a\x14veg/bfd/v1/bfd.proto\x1a\x18veg/types/v1/types.proto\"\xd3\x01\n\x0b\x41gentConfig\x12\x0f\n\x07gateway\x18\x01 \x01(\t\x12\x1a\n\x12internal_interface\x18\x02 \x01(\t\x12\x1a\n\x12\x65xternal_interface\x18\x03 \x01(\t\x12+\n\x08\x66\x61milies\x18\x04 \x03(\x0b\x32\x19.veg.agent.v1.AgentFamily\x12#\n\x03\x62\x66\x64\x18\x05 \x01(\x0b\x32\x16.veg.agent.v1.AgentBfd\x12)\n\x06uplink\x18\x06 \x01(\x0b\x32\x19.veg.agent.v1.UplinkProbe\"\xa3\x01\n\x0b\x41gentFamily\x12&\n\x06\x66\x61mily\x18\x01 \x01(\x0e\x32\x16.veg.types.v1.IpFamily\x12\x18\n\x10internal_gateway\x18\x02 \x01(\t\x12\x18\n\x10\x65xternal_gateway\x18\x03 \x01(\t\x12\x11\n\tvpc_cidrs\x18\x04 \x03(\t\x12%\n\x07sources\x18\x05 \x03(\x0b\x32\x14.veg.agent.v1.Source\"$\n\x06Source\x12\x0c\n\x04\x63idr\x18\x01 \x01(\t\x12\x0c\n\x04snat\x18\x02 \x01(\x08\"N\n\x08\x41gentBfd\x12\r\n\x05peers\x18\x01 \x03(\t\x12\"\n\x06timers\x18\x02 \x01(\x0b\x32\x12.veg.bfd.v1.Timers\x12\x0f\n\x07min_ttl\x18\x03 \x01(\r\"H\n\x0bUplinkProbe\x12\x13\n\x0binterval_ms\x18\x01 \x01(\r\x12\x12\n\nmultiplier\x18\x02 \x01(\r\x12\x10\n\x08replicas\x18\x03 \x03(\t\"O\n\x0bUplinkState\x12\r\n\x05\x61live\x18\x01 \x01(\x08\x12\x0f\n\x07problem\x18\x02 \x01(\t\x12\x11\n\twithdrawn\x18\x03 \x01(\x08\x12\r\n\x05since\x18\x04 \x01(\t\"\x11\n\x0fGetStateRequest\"\xa7\x02\n\x10GetStateResponse\x12)\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x19.veg.agent.v1.AgentConfig\x12\x14\n\x0c\x63onfig_error\x18\x02 \x01(\t\x12\x0f\n\x07in_sync\x18\x03 \x01(\x08\x12\x13\n\x0b\x61pply_error\x18\x04 \x01(\t\x12\x13\n\x0bnat_backend\x18\x05 \x01(\t\x12\x0f\n\x07\x61pplied\x18\x06 \x03(\t\x12\x0f\n\x07repairs\x18\x07 \x01(\x04\x12%\n\x08sessions\x18\x08 \x03(\x0b\x32\x13.veg.bfd.v1.Session\x12\x11\n\tbfd_error\x18\t \x01(\t\x12)\n\x06uplink\x18\n \x01(\x0b\x32\x19.veg.agent.v1.UplinkState\x12\x10\n\x08\x64raining\x18\x0b \x01(\x08\"\r\n\x0bPlanRequest\";\n\x0cPlanResponse\x12+\n\noperations\x18\x01 \x03(\x0b\x32\x17.veg.types.v1.Operation2\x98\x01\n\x0c\x41gentService\x12I\n\x08GetState\x12\x1d.veg.agent.v1.GetStateRequest\x1a\x1e.veg.agent.v1.GetStateResponse\x12=\n\x04Plan\x12\x19.veg.agent.v1.PlanRequest\x1a\x1a.veg.agent.v1.PlanResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18veg/agent/v1/agent.proto\x12\x0cveg.agent.v1\x1a\x14veg/bfd/v1/bfd.proto\x1a\x18veg/types/v1/types.proto\"\xd3\x01\n\x0b\x41gentConfig\x12\x0f\n\x07gateway\x18\x01 \x01(\t\x12\x1a\n\x12internal_interface\x18\x02 \x01(\t\x12\x1a\n\x12\x65xternal_interface\x18\x03 \x01(\t\x12+\n\x08\x66\x61milies\x18\x04 \x03(\x0b\x32\x19.veg.agent.v1.AgentFamily\x12#\n\x03\x62\x66\x64\x18\x05 \x01(\x0b\x32\x16.veg.agent.v1.AgentBfd\x12)\n\x06uplink\x18\x06 \x01(\x0b\x32\x19.veg.agent.v1.UplinkProbe\"\xa3\x01\n\x0b\x41gentFamily\x12&\n\x06\x66\x61mily\x18\x01 \x01(\x0e\x32\x16.veg.types.v1.IpFamily\x12\x18\n\x10internal_gateway\x18\x02 \x01(\t\x12\x18\n\x10\x65xternal_gateway\x18\x03 \x01(\t\x12\x11\n\tvpc_cidrs\x18\x04 \x03(\t\x12%\n\x07sources\x18\x05 \x03(\x0b\x32\x14.veg.agent.v1.Source\"$\n\x06Source\x12\x0c\n\x04\x63idr\x18\x01 \x01(\t\x12\x0c\n\x04snat\x18\x02 \x01(\x08\"`\n\x08\x41gentBfd\x12\r\n\x05peers\x18\x01 \x03(\t\x12\"\n\x06timers\x18\x02 \x01(\x0b\x32\x12.veg.bfd.v1.Timers\x12\x0f\n\x07min_ttl\x18\x03 \x01(\r\x12\x10\n\x08nudge_ms\x18\x04 \x01(\r\"H\n\x0bUplinkProbe\x12\x13\n\x0binterval_ms\x18\x01 \x01(\r\x12\x12\n\nmultiplier\x18\x02 \x01(\r\x12\x10\n\x08replicas\x18\x03 \x03(\t\"O\n\x0bUplinkState\x12\r\n\x05\x61live\x18\x01 \x01(\x08\x12\x0f\n\x07problem\x18\x02 \x01(\t\x12\x11\n\twithdrawn\x18\x03 \x01(\x08\x12\r\n\x05since\x18\x04 \x01(\t\"\x11\n\x0fGetStateRequest\"\xa7\x02\n\x10GetStateResponse\x12)\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x19.veg.agent.v1.AgentConfig\x12\x14\n\x0c\x63onfig_error\x18\x02 \x01(\t\x12\x0f\n\x07in_sync\x18\x03 \x01(\x08\x12\x13\n\x0b\x61pply_error\x18\x04 \x01(\t\x12\x13\n\x0bnat_backend\x18\x05 \x01(\t\x12\x0f\n\x07\x61pplied\x18\x06 \x03(\t\x12\x0f\n\x07repairs\x18\x07 \x01(\x04\x12%\n\x08sessions\x18\x08 \x03(\x0b\x32\x13.veg.bfd.v1.Session\x12\x11\n\tbfd_error\x18\t \x01(\t\x12)\n\x06uplink\x18\n \x01(\x0b\x32\x19.veg.agent.v1.UplinkState\x12\x10\n\x08\x64raining\x18\x0b \x01(\x08\"\r\n\x0bPlanRequest\";\n\x0cPlanResponse\x12+\n\noperations\x18\x01 \x03(\x0b\x32\x17.veg.types.v1.Operation2\x98\x01\n\x0c\x41gentService\x12I\n\x08GetState\x12\x1d.veg.agent.v1.GetStateRequest\x1a\x1e.veg.agent.v1.GetStateResponse\x12=\n\x04Plan\x12\x19.veg.agent.v1.PlanRequest\x1a\x1a.veg.agent.v1.PlanResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,19 +40,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SOURCE']._serialized_start=470
   _globals['_SOURCE']._serialized_end=506
   _globals['_AGENTBFD']._serialized_start=508
-  _globals['_AGENTBFD']._serialized_end=586
-  _globals['_UPLINKPROBE']._serialized_start=588
-  _globals['_UPLINKPROBE']._serialized_end=660
-  _globals['_UPLINKSTATE']._serialized_start=662
-  _globals['_UPLINKSTATE']._serialized_end=741
-  _globals['_GETSTATEREQUEST']._serialized_start=743
-  _globals['_GETSTATEREQUEST']._serialized_end=760
-  _globals['_GETSTATERESPONSE']._serialized_start=763
-  _globals['_GETSTATERESPONSE']._serialized_end=1058
-  _globals['_PLANREQUEST']._serialized_start=1060
-  _globals['_PLANREQUEST']._serialized_end=1073
-  _globals['_PLANRESPONSE']._serialized_start=1075
-  _globals['_PLANRESPONSE']._serialized_end=1134
-  _globals['_AGENTSERVICE']._serialized_start=1137
-  _globals['_AGENTSERVICE']._serialized_end=1289
+  _globals['_AGENTBFD']._serialized_end=604
+  _globals['_UPLINKPROBE']._serialized_start=606
+  _globals['_UPLINKPROBE']._serialized_end=678
+  _globals['_UPLINKSTATE']._serialized_start=680
+  _globals['_UPLINKSTATE']._serialized_end=759
+  _globals['_GETSTATEREQUEST']._serialized_start=761
+  _globals['_GETSTATEREQUEST']._serialized_end=778
+  _globals['_GETSTATERESPONSE']._serialized_start=781
+  _globals['_GETSTATERESPONSE']._serialized_end=1076
+  _globals['_PLANREQUEST']._serialized_start=1078
+  _globals['_PLANREQUEST']._serialized_end=1091
+  _globals['_PLANRESPONSE']._serialized_start=1093
+  _globals['_PLANRESPONSE']._serialized_end=1152
+  _globals['_AGENTSERVICE']._serialized_start=1155
+  _globals['_AGENTSERVICE']._serialized_end=1307
 # @@protoc_insertion_point(module_scope)

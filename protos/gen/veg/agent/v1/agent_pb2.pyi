@@ -147,8 +147,13 @@ class AgentBfd(_message.Message):
     PEERS_FIELD_NUMBER: _builtins.int
     TIMERS_FIELD_NUMBER: _builtins.int
     MIN_TTL_FIELD_NUMBER: _builtins.int
+    NUDGE_MS_FIELD_NUMBER: _builtins.int
     min_ttl: _builtins.int
     """Packets that arrive with a smaller TTL or hop limit are discarded (RFC 5881 section 5): 1..255."""
+    nudge_ms: _builtins.int
+    """Time between two packets that belong to no session and only wake OVN's thread, so that it looks at the detection
+    times of other replicas' sessions; ms, 10..3600000; 0: none are sent.
+    """
     @_builtins.property
     def peers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Addresses of the VPC's BFD port, at most one a family."""
@@ -163,10 +168,11 @@ class AgentBfd(_message.Message):
         peers: _abc.Iterable[_builtins.str] | None = ...,
         timers: _bfd_pb2.Timers | None = ...,
         min_ttl: _builtins.int = ...,
+        nudge_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timers", b"timers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["min_ttl", b"min_ttl", "peers", b"peers", "timers", b"timers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["min_ttl", b"min_ttl", "nudge_ms", b"nudge_ms", "peers", b"peers", "timers", b"timers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

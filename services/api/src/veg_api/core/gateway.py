@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from veg_common.objects import Object
 
 from veg_api.core.labels import Requirement
-from veg_api.core.names import DEFAULT_VPC, UPLINK_ANNOTATION
+from veg_api.core.names import DEFAULT_VPC, NUDGE_ANNOTATION, UPLINK_ANNOTATION
 from veg_api.core.problems import Problem, type_problems, unknown_fields, without_nulls
 
 GatewayKey = tuple[str, str]  # (namespace, name)
@@ -111,7 +111,7 @@ class GatewaySpec:
 class Gateway:
     """A VpcEgressGateway. `problems` are faults of type and unknown fields; `status` is what was last written.
 
-    `uplink_probe` is False where an annotation says so.
+    `uplink_probe` and `bfd_nudge` are False where an annotation says so.
     """
 
     namespace: str
@@ -125,6 +125,7 @@ class Gateway:
     spec: GatewaySpec
     problems: tuple[Problem, ...] = ()
     uplink_probe: bool = True
+    bfd_nudge: bool = True
     status: Object = field(default_factory=dict, hash=False)
 
     @property
@@ -136,6 +137,7 @@ class Gateway:
 def parse(obj: Object) -> Gateway:
     """A VpcEgressGateway object as a value; see the module about faults."""
     metadata = obj["metadata"]
+    annotations = metadata.get("annotations") or {}
     spec, problems = parse_spec(obj.get("spec"))
     status = obj.get("status")
     return Gateway(
@@ -149,7 +151,8 @@ def parse(obj: Object) -> Gateway:
         resource_version=metadata.get("resourceVersion", ""),
         spec=spec,
         problems=problems,
-        uplink_probe=(metadata.get("annotations") or {}).get(UPLINK_ANNOTATION, "").lower() != "false",
+        uplink_probe=annotations.get(UPLINK_ANNOTATION, "").lower() != "false",
+        bfd_nudge=annotations.get(NUDGE_ANNOTATION, "").lower() != "false",
         status=status if isinstance(status, dict) else {},
     )
 

@@ -31,6 +31,7 @@ CONFIG_ANNOTATION = "vpc-egress-gateway/config-generation"
 NETWORKS_ANNOTATION = "k8s.v1.cni.cncf.io/networks"
 # On a gateway: "false" keeps its agents from probing the way out.
 UPLINK_ANNOTATION = "ovn.kubernetes.io/uplink-probe"
+NUDGE_ANNOTATION = "ovn.kubernetes.io/bfd-nudge"
 OVN_PROVIDER = "ovn"
 OVN_PREFIX = "ovn.kubernetes.io"
 

@@ -48,13 +48,16 @@ class Family:
 
 @dataclass(frozen=True)
 class Bfd:
-    """BFD as the gateway runs it: spec.bfd (ms), the addresses of the VPC's port, whether the uplink is probed."""
+    """BFD as the gateway runs it: spec.bfd (ms), the addresses of the VPC's port, whether the uplink is probed,
+    whether replicas keep OVN's watch awake.
+    """
 
     min_rx: int
     min_tx: int
     multiplier: int
     peers: tuple[str, ...]
     uplink: bool = True
+    nudge: bool = True
 
 
 @dataclass(frozen=True)

@@ -255,7 +255,9 @@ def _bfd(
         problems.append(Problem(field, "FamilyMismatch", message))
         return None
     timers = spec.bfd
-    return Bfd(timers.min_rx, timers.min_tx, timers.multiplier, peers, gateway.uplink_probe)
+    return Bfd(
+        timers.min_rx, timers.min_tx, timers.multiplier, peers, gateway.uplink_probe, gateway.bfd_nudge
+    )
 
 
 def _ip_problems(

@@ -49,7 +49,9 @@ _BFD_GRACE_S = 30
 # OVN tells the database of a session that came up only every 5 s. A rollout that went on earlier would take out the
 # next replica while OVN still knows of none.
 _SETTLE_S = 6
-_FRESH = "-newermt '-5 seconds' | grep -q ."
+# Where people look inside with `kubectl port-forward`: loopback of the pod, and nothing can be changed there.
+_INSPECT_AGENT, _INSPECT_BFD = "127.0.0.1:50053", "127.0.0.1:50054"
+_FRESH = "-newermt '-5 seconds' 2>/dev/null | grep -q ."
 # The agent touches the file every second while the kernel matches its configuration.
 _HEALTHY = f"find {RUN_MOUNT}/healthy {_FRESH}"
 # Why it does not is in a file too; what a probe prints is what people see of it.
@@ -57,7 +59,7 @@ _READY = f"{_HEALTHY} || {{ cat {RUN_MOUNT}/problem; exit 1; }}"
 # An agent that says why is not one that hangs: a new one would find the same.
 _ALIVE = f"{_HEALTHY} || test -s {RUN_MOUNT}/problem"
 # The speaker touches the file every second while it has sessions and all are Up.
-_SESSIONS_UP = f"find {RUN_MOUNT}/sessions-up {_FRESH}"
+_SESSIONS_UP = f"find {RUN_MOUNT}/sessions-up {_FRESH} || {{ echo 'not every BFD session is Up'; exit 1; }}"
 # What makes a pod of two links a router. A container can not write to /proc/sys unless it is privileged, so that the
 # first one does it for the agent, which corrects what it can and says what it can not. IPv6 may be off on a node.
 _SYSCTLS = (
@@ -90,6 +92,8 @@ _SYSCTLS = (
     ),
 )
 _SET = 'cd /proc/sys/net && for s in "$@"; do f="${s%%=*}"; [ ! -e "$f" ] || echo "${s#*=}" > "$f" || exit 1; done'
+# OVN needs some 40 ms to act on a detection time that has ended: noticing it much faster than that is not worth the packets.
+_NUDGE_MS = 25
 # What the uplink is probed with, ms: fast enough to matter beside BFD, slow enough for the gateway outside.
 _UPLINK_MS = (100, 1000)
 
@@ -217,14 +221,21 @@ def config_map(
             "ownerReferences": [owner_reference(gateway)],
         },
         "data": {
-            CONFIG_KEY: _config_text(gateway.key, resolved.families, bfd, replicas, defaults.bfd_min_ttl)
+            CONFIG_KEY: _config_text(
+                gateway.key, resolved.families, bfd, replicas, len(entries), defaults.bfd_min_ttl
+            )
         },
     }
 
 
 @lru_cache(maxsize=4096)
-def _config_text(
-    key: GatewayKey, families: tuple[Family, ...], bfd: Bfd | None, replicas: tuple[str, ...], min_ttl: int
+def _config_text(  # noqa: PLR0913, PLR0917 (what the text depends on, for the cache)
+    key: GatewayKey,
+    families: tuple[Family, ...],
+    bfd: Bfd | None,
+    replicas: tuple[str, ...],
+    count: int,
+    min_ttl: int,
 ) -> str:
     """veg.agent.v1.AgentConfig as protobuf JSON."""
     config: Object = {
@@ -237,6 +248,8 @@ def _config_text(
         # The same at both ends, as Kube-OVN has it: the larger of the two intervals is what counts either way.
         timers = {"minRxMs": bfd.min_rx, "minTxMs": bfd.min_tx, "multiplier": bfd.multiplier}
         config["bfd"] = {"peers": list(bfd.peers), "timers": timers, "minTtl": min_ttl}
+        if bfd.nudge and count > 1:
+            config["bfd"]["nudgeMs"] = _nudge_ms(max(bfd.min_rx, bfd.min_tx), count)
     if bfd is not None and bfd.uplink:
         interval = max(_UPLINK_MS[0], min(_UPLINK_MS[1], bfd.min_tx))
         config["uplink"] = {
@@ -245,6 +258,13 @@ def _config_text(
             "replicas": list(replicas),
         }
     return json.dumps(config, indent=2) + "\n"
+
+
+def _nudge_ms(interval: int, replicas: int) -> int:
+    """How often a replica wakes OVN: all that are left when one dies, together four times an interval, no oftener than
+    every 25 ms.
+    """
+    return max(_NUDGE_MS, interval // 4) * (replicas - 1)
 
 
 def ip_objects(gateway: Gateway, resolved: Resolved, entry: Entry, pod: Pod | None) -> list[Object]:
@@ -426,7 +446,7 @@ def _speaker(image: str) -> Object:
         "name": BFD_CONTAINER,
         "image": image,
         "imagePullPolicy": "IfNotPresent",
-        "command": ["veg-bfd", "run", "--run-dir", RUN_MOUNT],
+        "command": ["veg-bfd", "run", "--run-dir", RUN_MOUNT, "--inspect", _INSPECT_BFD],
         # NET_ADMIN: a receive buffer above the node's limit.
         "securityContext": _least("NET_ADMIN", "NET_RAW", "SYS_NICE"),
         "readinessProbe": _exec_probe(_SESSIONS_UP, 1, 2),
@@ -446,6 +466,8 @@ def _agent(image: str) -> Object:
             f"{CONFIG_MOUNT}/{CONFIG_KEY}",
             "--run-dir",
             RUN_MOUNT,
+            "--inspect",
+            _INSPECT_AGENT,
         ],
         # The root file system is read-only: the lock of the iptables commands needs a place too.
         "env": [{"name": "XTABLES_LOCKFILE", "value": f"{RUN_MOUNT}/xtables.lock"}],

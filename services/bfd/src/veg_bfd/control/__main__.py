@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc.aio
 from veg_common import logs
 from veg_common.server import start_server
 
@@ -59,14 +60,26 @@ async def serve(sock: socket.socket, settings: Settings) -> None:
             asyncio.create_task(tell_drained(settings.run_dir, loop)),
         ]
         await Light(sessions).start(settings.run_dir / LIGHT_SOCKET)
-        server = await start_server(settings.target, rpc.adder(sessions), [rpc.SERVICE])
+        servers = [await start_server(settings.target, rpc.adder(sessions), [rpc.SERVICE])]
+        servers += await _inspection(settings.inspect, sessions)
         with _metrics(settings.metrics, mirror, loop):
             log.info("ready", listen=settings.target, scheduling=mirror.policy, restarted=loop.restored)
             await loop.lost.wait()
-        await server.stop(0.2)
+        await asyncio.gather(*(server.stop(0.2) for server in servers))
     finally:
         for task in tasks:
             task.cancel()
+
+
+async def _inspection(listen: str, sessions: Sessions) -> list[grpc.aio.Server]:
+    """The address that only reads, which is worth a complaint, not the service."""
+    try:
+        return (
+            [await start_server(listen, rpc.adder(sessions), [rpc.SERVICE], read_only=True)] if listen else []
+        )
+    except (OSError, RuntimeError) as error:
+        logs.get("control").error("inspection not available", listen=listen, error=str(error))
+        return []
 
 
 @contextlib.contextmanager

@@ -40,6 +40,7 @@ class RawBfd:
     peers: Sequence[str]
     timers: tuple[int, int, int]
     min_ttl: int
+    nudge_ms: int = 0
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,10 @@ def _bfd(raw: RawBfd, families: Collection[Family]) -> BfdConfig:
     for name, value in zip(names, raw.timers, strict=True):
         _number(f"bfd.timers.{name}", value, 1, 255 if name == "multiplier" else 3_600_000)
     _number("bfd.minTtl", raw.min_ttl, 1, 255)
-    return BfdConfig(tuple(peers[family] for family in sorted(peers)), Timers(*raw.timers), raw.min_ttl)
+    if raw.nudge_ms:
+        _number("bfd.nudgeMs", raw.nudge_ms, 10, 3_600_000)
+    wanted = tuple(peers[family] for family in sorted(peers))
+    return BfdConfig(wanted, Timers(*raw.timers), raw.min_ttl, raw.nudge_ms)
 
 
 def _uplink(raw: RawUplink) -> UplinkConfig:

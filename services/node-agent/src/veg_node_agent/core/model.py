@@ -116,6 +116,7 @@ class BfdConfig:
     peers: tuple[str, ...]
     timers: Timers
     min_ttl: int
+    nudge_ms: int = 0
 
 
 @dataclass(frozen=True)

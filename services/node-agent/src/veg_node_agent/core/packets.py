@@ -1,6 +1,6 @@
 """The packets of the uplink probe, bytes <-> values: ARP, neighbour discovery, and the question between replicas.
 
-Called by `io.probe` and `io.siblings`. Whatever arrives, a parser answers or says None; it never raises.
+Called by `io.probe`, `io.siblings` and `io.nudge`. Whatever arrives, a parser answers or says None; it never raises.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ SOLICITATION, ADVERTISEMENT = 135, 136
 _SOLICITED = 1 << 30
 _LINK_ADDRESS_OPTION = struct.Struct("!BB6s")
 HOPS = 255  # RFC 4861 section 7.1.2: no router forwarded it
+# A BFD control packet (RFC 5880 section 4.1) that belongs to no session: version 1, length 24, all else zero. Section 6.8.6
+# has every speaker discard it, for its Detect Mult and its My Discriminator, before it looks for a session.
+NUDGE = bytes((1 << 5, 0, 0, 24)) + bytes(20)
 
 
 def arp_request(mac: bytes, own: str, gateway: str) -> bytes:

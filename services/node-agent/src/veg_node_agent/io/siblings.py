@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable
 
 from veg_node_agent.core.model import SIBLING_PORT
 from veg_node_agent.core.packets import HOPS, Note, decode_note, encode_note
+from veg_node_agent.io.udp import bound
 
 _IPV6_RECVHOPLIMIT, _IPV6_HOPLIMIT = 51, 52
 _IP_RECVTTL, _IP_TTL = 12, 2
@@ -25,22 +26,11 @@ class SiblingSocket:
 
     def __init__(self, interface: str, own: str, others: Iterable[str]) -> None:
         self._others: Collection[str] = frozenset(others) - {own}
-        six = ipaddress.ip_address(own).version == 6
-        family = socket.AF_INET6 if six else socket.AF_INET
-        self._socket = made = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        try:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode() + b"\0")
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if six:
-                made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, HOPS)
-                made.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVHOPLIMIT, 1)
-            else:
-                made.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, HOPS)
-                made.setsockopt(socket.IPPROTO_IP, _IP_RECVTTL, 1)
-            made.bind((own, SIBLING_PORT))
-        except OSError:
-            made.close()
-            raise
+        self._socket = made = bound(interface, own, SIBLING_PORT)
+        if ipaddress.ip_address(own).version == 6:
+            made.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVHOPLIMIT, 1)
+        else:
+            made.setsockopt(socket.IPPROTO_IP, _IP_RECVTTL, 1)
 
     def fileno(self) -> int:
         """For the event loop."""
