@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
@@ -142,8 +142,11 @@ class Rig:
 
 
 @contextmanager
-def system(cluster: Cluster, source: str, nodes: int = 3) -> Iterator[Rig]:
-    """A sandbox as the nodes of the cluster, with everything running; nothing is left of it afterwards."""
+def system(cluster: Cluster, source: str, nodes: int = 3, values: Sequence[str] = ()) -> Iterator[Rig]:
+    """A sandbox as the nodes of the cluster, with everything running; nothing is left of it afterwards.
+
+    `values`: further arguments of `helm install`.
+    """
     sandbox = Sandbox(f"k{os.getpid()}{source}")
     rig = Rig(cluster, sandbox, source)
     flags = ["--nodes", str(nodes), "--store", f"kube:{cluster.kubeconfig}"]
@@ -154,7 +157,7 @@ def system(cluster: Cluster, source: str, nodes: int = 3) -> Iterator[Rig]:
             sandbox("up", *flags, timeout=180)
         else:
             sandbox("up", *flags, "--without", "api,ovn-programmer", timeout=180)
-            install(rig)
+            install(rig, *values)
         cluster.apply(DEFAULTS)
         yield rig
     finally:
