@@ -5,6 +5,7 @@ import subprocess
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -172,16 +173,18 @@ async def test_an_address_for_reading_only(tmp_path: Path) -> None:
         return request
 
     def add(server: grpc.aio.Server) -> None:
-        methods = {name: grpc.unary_unary_rpc_method_handler(echo) for name in ("GetThing", "SetThing")}
+        handler: Any = grpc.unary_unary_rpc_method_handler(echo)
+        methods = {"GetThing": handler, "SetThing": handler}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Things", methods),))
 
     address = f"unix:{tmp_path}/read.sock"
     server = await start_server(address, add, [], read_only=True)
     async with channel(address) as connection:
         assert await healthy(connection)
-        assert await connection.unary_unary("/test.Things/GetThing")(b"x", timeout=5) == b"x"
+        calls: Any = connection
+        assert await calls.unary_unary("/test.Things/GetThing")(b"x", timeout=5) == b"x"
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await connection.unary_unary("/test.Things/SetThing")(b"x", timeout=5)
+            await calls.unary_unary("/test.Things/SetThing")(b"x", timeout=5)
     assert refused.value.code() == grpc.StatusCode.PERMISSION_DENIED
     assert refused.value.details() == "SetThing: this address is for reading only"
     await server.stop(0)
