@@ -26,7 +26,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, fields
@@ -44,8 +43,9 @@ from veg_sandbox.ovn.root import ovn_root
 from tests.bench import programmer as base
 from tests.bench.scale import _memory_of
 from tests.functional.api.conftest import CLUSTER
-from tests.kube.api_lab import free_port, running
-from tests.kube.cluster import ROOT, Cluster
+from tests.kube.api_lab import free_port, metric, running
+from tests.kube.cluster import Cluster
+from tests.kube.rig import install_crds
 
 SIZES = (100, 1_000)
 AT_ONCE = 8
@@ -94,10 +94,7 @@ def run(sizes: Sequence[int] = SIZES) -> list[Result]:
         with tempfile.TemporaryDirectory(prefix="vegkube") as name, base._ovsdb(root, Path(name)) as nb:
             cluster = Cluster.start(Path(name) / "cluster")
             try:
-                cluster.kubectl(
-                    *("apply", "--server-side", "-f", str(ROOT / "charts/vpc-egress-gateway/files/crds"))
-                )
-                cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+                install_crds(cluster)
                 results.append(asyncio.run(_measure(cluster, Path(name), nb, size)))
             finally:
                 cluster.stop()
@@ -126,7 +123,7 @@ async def _measure(cluster: Cluster, folder: Path, nb: Path, size: int) -> Resul
             with _api(cluster, listen) as (_, metrics):
                 await _change(store, nb, SINGLES)
                 api_back = time.monotonic() - back
-                writes = _writes(metrics)
+                writes = int(metric(metrics, "veg_api_writes_total"))
                 programmer.kill()
                 programmer.wait()
                 back = time.monotonic()
@@ -278,14 +275,6 @@ async def _all_ready(store: KubernetesStore) -> None:
         gateway.get("status", {}).get("ready") for gateway in await store.list("VpcEgressGateway")
     ):
         await asyncio.sleep(0.5)
-
-
-def _writes(metrics: str) -> int:
-    with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=10) as answer:
-        lines = answer.read().decode().splitlines()
-    return int(
-        sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("veg_api_writes_total"))
-    )
 
 
 async def _in_sync(listen: str) -> None:

@@ -49,14 +49,7 @@ class Api:
 
     def metric(self, name: str) -> float:
         """Sum of a metric's values; 0 while the process does not answer."""
-        try:
-            with urllib.request.urlopen(f"http://{self.http}/metrics", timeout=5) as answer:
-                lines = answer.read().decode().splitlines()
-        except OSError:
-            return 0.0
-        return sum(
-            float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{name} ", f"{name}{{"))
-        )
+        return metric(self.http, name)
 
     @property
     def leads(self) -> bool:
@@ -303,6 +296,16 @@ def running(pod: Object) -> Object | None:
     kept = [c for c in status.get("conditions", []) if c["type"] not in ("Ready", "ContainersReady")]
     ready_now = [{"type": kind, "status": "True"} for kind in ("Ready", "ContainersReady")]
     return {"phase": "Running", "conditions": [*kept, *ready_now], "containerStatuses": containers}
+
+
+def metric(http: str, name: str) -> float:
+    """Sum of a metric's values at an address; 0 while nobody answers there."""
+    try:
+        with urllib.request.urlopen(f"http://{http}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+    except OSError:
+        return 0.0
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
 
 
 def free_port() -> int:

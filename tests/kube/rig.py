@@ -152,8 +152,7 @@ def system(cluster: Cluster, source: str, nodes: int = 3, values: Sequence[str] 
     flags = ["--nodes", str(nodes), "--store", f"kube:{cluster.kubeconfig}"]
     try:
         if source == "processes":
-            cluster.kubectl("apply", "--server-side", "-f", str(CHART / "files" / "crds"))
-            cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+            install_crds(cluster)
             sandbox("up", *flags, timeout=180)
         else:
             sandbox("up", *flags, "--without", "api,ovn-programmer", timeout=180)
@@ -162,6 +161,12 @@ def system(cluster: Cluster, source: str, nodes: int = 3, values: Sequence[str] 
         yield rig
     finally:
         _take_down(rig)
+
+
+def install_crds(cluster: Cluster) -> None:
+    """The chart's CRDs without the chart."""
+    cluster.kubectl("apply", "--server-side", "-f", str(CHART / "files" / "crds"))
+    cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
 
 
 def install(rig: Rig, *values: str) -> str:

@@ -1,5 +1,6 @@
 """The chart with a Northbound database of three servers, whose leader goes away."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -43,9 +44,7 @@ def test_the_leader_goes_away(rig: Rig, northbound: Northbound) -> None:
         return sorted(line.split()[3] for line in listed if line.split()[-1:] == ["drop"])
 
     def sources(*blocks: str) -> None:
-        patch = (
-            f'{{"spec": {{"policies": [{{"snat": true, "ipBlocks": [{", ".join(map(_quoted, blocks))}]}}]}}}}'
-        )
+        patch = json.dumps({"spec": {"policies": [{"snat": True, "ipBlocks": blocks}]}})
         rig.kubectl("patch", "veg", "gateway1", "--type=merge", "-p", patch)
 
     rig.cluster.apply(example("first.yaml"))
@@ -60,7 +59,3 @@ def test_the_leader_goes_away(rig: Rig, northbound: Northbound) -> None:
         northbound.leader()
         sources(block, "10.16.9.0/24")
         rig.eventually(lambda wanted=block: policies() == [wanted, "10.16.9.0/24"], 60, "and the next one")
-
-
-def _quoted(text: str) -> str:
-    return f'"{text}"'

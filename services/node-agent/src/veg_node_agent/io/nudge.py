@@ -23,7 +23,7 @@ class Nudger:
 
     def __init__(self) -> None:
         self._wanted: tuple[tuple[Session, ...], float] = (), 0.0
-        self._sockets: list[socket.socket] = []
+        self._sockets: list[tuple[socket.socket, str]] = []
         self._timer: asyncio.TimerHandle | None = None
 
     def follow(self, sessions: Iterable[Session], interval: float) -> None:
@@ -33,7 +33,7 @@ class Nudger:
             return
         self.close()
         for session in wanted[0]:
-            self._sockets.append(_to(session))
+            self._sockets.append((bound(session.interface, session.local), session.peer))
         self._wanted = wanted
         if self._sockets:
             self._tick()
@@ -43,22 +43,12 @@ class Nudger:
         self._wanted = (), 0.0
         if self._timer is not None:
             self._timer.cancel()
-        for one in self._sockets:
+        for one, _ in self._sockets:
             one.close()
         self._sockets.clear()
 
     def _tick(self) -> None:
-        for one in self._sockets:
+        for one, peer in self._sockets:
             with contextlib.suppress(OSError):  # nobody there, or no way to it: as good as said
-                one.send(NUDGE)
+                one.sendto(NUDGE, (peer, BFD_PORT))
         self._timer = asyncio.get_running_loop().call_later(self._wanted[1], self._tick)
-
-
-def _to(session: Session) -> socket.socket:
-    made = bound(session.interface, session.local)
-    try:
-        made.connect((session.peer, BFD_PORT))
-    except OSError:
-        made.close()
-        raise
-    return made

@@ -7,8 +7,6 @@ even parsed.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
-import socket
 import struct
 from collections.abc import Callable, Collection, Iterable
 
@@ -16,8 +14,7 @@ from veg_node_agent.core.model import SIBLING_PORT
 from veg_node_agent.core.packets import HOPS, Note, decode_note, encode_note
 from veg_node_agent.io.udp import bound
 
-_IPV6_RECVHOPLIMIT, _IPV6_HOPLIMIT = 51, 52
-_IP_RECVTTL, _IP_TTL = 12, 2
+_IPV6_HOPLIMIT, _IP_TTL = 52, 2
 _MOST_NOTES = 64  # read in one go, before the loop gets its turn
 
 
@@ -26,11 +23,7 @@ class SiblingSocket:
 
     def __init__(self, interface: str, own: str, others: Iterable[str]) -> None:
         self._others: Collection[str] = frozenset(others) - {own}
-        self._socket = made = bound(interface, own, SIBLING_PORT)
-        if ipaddress.ip_address(own).version == 6:
-            made.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVHOPLIMIT, 1)
-        else:
-            made.setsockopt(socket.IPPROTO_IP, _IP_RECVTTL, 1)
+        self._socket = bound(interface, own, SIBLING_PORT)
 
     def fileno(self) -> int:
         """For the event loop."""
