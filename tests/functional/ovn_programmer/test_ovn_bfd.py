@@ -360,7 +360,8 @@ async def test_ovn_controller_is_killed(lab: Lab, world: Any, speakers: Any, mak
     for n in (2, 4):
         await pod_up(speakers[n])
     sys.stdout.write(f"pods up {time.monotonic() - back:.1f} s after ovn-controller's return\n")
-    assert all_up(remote)()
+    # A pod is up before OVN's last word of the same session (down, init, up) has passed Southbound and northd.
+    await wait(all_up(remote), 5)
     dead = ["192.168.0.3", "fd00::3"]
     reply = await client.stub.ResetSessions(pb.ResetSessionsRequest(gateway=key, peers=dead), timeout=10)
     assert sorted(reply.peers) == dead
