@@ -5,6 +5,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Self
 
 import pytest
 from veg_common.objects import Object, Ref, ref_of
@@ -14,6 +15,7 @@ from tests.functional.api.conftest import gateway
 from tests.kube.api_lab import LABEL, ApiLab
 from tests.kube.cluster import Cluster
 
+THEIR_KIND = Path(__file__).with_name("kube_ovn_crd.yaml")
 _SIDES = (
     ("ovn.kubernetes.io", "ovn-default", ""),
     ("eth1.default.kubernetes.io", "macvlan1", ".eth1.default"),
@@ -80,6 +82,33 @@ async def lab(cluster: Cluster, tmp_path: Path) -> AsyncIterator[ApiLab]:
         yield made
 
 
+class WithTheirKind(Beside):
+    """The cluster's kind VpcEgressGateway is Kube-OVN's too."""
+
+    def _install(self) -> None:
+        super()._install()
+        self.cluster.apply(THEIR_KIND.read_text())
+
+    async def __aenter__(self) -> Self:
+        """Wait until the API server drops what their CRD does not know."""
+        await super().__aenter__()
+        await self.apply(gateway(replicas=2))
+        await self.until(lambda: not self._keeps_nexthops())
+        return self
+
+    async def __aexit__(self, *arguments: object) -> None:
+        """Our CRD again, for the next test."""
+        await asyncio.to_thread(super()._install)
+        await self.until(self._keeps_nexthops)
+        await super().__aexit__(*arguments)
+
+    def _keeps_nexthops(self) -> bool:
+        patch = {"status": {"nexthops": ["10.16.0.9"], "phase": "Pending", "conditions": []}}
+        where = ("veg", "gateway1", "-n", "default", "--subresource=status", "--type=merge")
+        raw = self.cluster.kubectl("patch", *where, "-p", json.dumps(patch), "--dry-run=server", "-o", "json")
+        return "nexthops" in json.loads(raw)["status"]
+
+
 def written_by_us(cluster: Cluster, kind: str) -> list[str]:
     """Names of objects that bear a mark of api's."""
     raw = cluster.kubectl("get", kind, "-A", "-o", "json", "--show-managed-fields")
@@ -121,3 +150,37 @@ async def test_a_gateway_beside_kube_ovn(lab: ApiLab) -> None:
         return not await lab.store.list("VpcEgressGateway") and not await lab.pods()
 
     await lab.until(gone)
+
+
+async def test_their_kind_of_gateway(cluster: Cluster, tmp_path: Path) -> None:
+    """With Kube-OVN's own CRD: no status is refused, none is written again and again, and a pod that was ready once
+    stays a nexthop although the API server does not keep that for us.
+    """
+    async with WithTheirKind(cluster, tmp_path, topology="kube-ovn") as lab:
+        api = lab.start()
+
+        async def completed() -> Object | None:
+            status = await lab.status()
+            return status if status.get("ready") and status["phase"] == "Completed" else None
+
+        status = await lab.until(completed)
+        assert len(status["internalIPs"]) == 2
+        assert not {"nexthops", "pods", "observedGeneration"} & set(status)
+        await lab.quiet(api)
+        assert list(lab.programmer.gateway().families[0].nexthops) == status["internalIPs"]
+        lab.paused = True
+        pod = (await lab.pods())[0]
+        conditions = [
+            {**c, "status": "False"} if c["type"] in ("Ready", "ContainersReady") else c
+            for c in pod["status"]["conditions"]
+        ]
+        await lab.store.update_status(ref_of(pod), {"status": {"conditions": conditions}})
+
+        async def told() -> bool:
+            found = await lab.condition("WorkloadReady")
+            return bool(found["status"] == "False" and found["lastUpdateTime"])
+
+        await lab.until(told)
+        await lab.quiet(api)
+        assert list(lab.programmer.gateway().families[0].nexthops) == status["internalIPs"]
+        assert "Invalid" not in lab.logs()

@@ -159,16 +159,20 @@ def test_ipv6_text_is_canonical() -> None:
 
 
 def test_transition_times_move_only_with_status(world: World) -> None:
-    """A condition's time is that of its last change of status; a quiet gateway's status is not written at all."""
+    """A condition's first time is that of its last change of status, its second that of its last change of anything; a
+    quiet gateway's status is not written at all.
+    """
     world.put(gateway())
     world.settle()
-    before = {c["type"]: c["lastTransitionTime"] for c in world.status()["conditions"]}
+    before = {c["type"]: c for c in world.status()["conditions"]}
     world.clock += 100
     world.put(gateway(policies=[{"ipBlocks": ["10.16.1.0/24"]}]))
     world.settle()
-    after = {c["type"]: c["lastTransitionTime"] for c in world.status()["conditions"]}
-    assert after["Validated"] == before["Validated"]
-    assert after["AddressesAllocated"] == before["AddressesAllocated"]
+    after = {c["type"]: c for c in world.status()["conditions"]}
+    for kind in ("Validated", "AddressesAllocated"):
+        assert after[kind]["lastTransitionTime"] == before[kind]["lastTransitionTime"]
+        assert after[kind]["observedGeneration"] > before[kind]["observedGeneration"]
+        assert after[kind]["lastUpdateTime"] > before[kind]["lastUpdateTime"]
     world.clock += 100
     assert world.plan().changes == ()
 

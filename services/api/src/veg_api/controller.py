@@ -22,6 +22,7 @@ from veg_api.core.intents import Intent, IntentKey, VpcIntent, gateway_key
 from veg_api.core.names import GATEWAY_KIND
 from veg_api.core.planner import GatewayPlan, gateway_keys, plan_gateway
 from veg_api.core.pools import Pools
+from veg_api.core.recall import Recall
 from veg_api.core.snapshot import COURTESY_KINDS, KINDS, Snapshot
 from veg_api.core.topology import TopologyPlan, plan_topology
 from veg_api.core.workload import DEFAULTS, Defaults
@@ -109,6 +110,7 @@ class Controller:
         self._failed: set[GatewayKey] = set()
         self._topology_known = False
         self._refusals: list[EventRecord] = []
+        self._recall = Recall()
 
     @property
     def snapshot(self) -> Snapshot:
@@ -180,7 +182,8 @@ class Controller:
     def _take(self) -> None:
         """Bring the snapshot up to date and note what that makes due."""
         before = self._base
-        self._base, touched = before.with_objects(self.feed.take().items())
+        taken = ((ref, self._recall.whole(ref, obj)) for ref, obj in self.feed.take().items())
+        self._base, touched = before.with_objects(taken)
         self._tell_refused(before)
         hidden = self.feed.hidden | {ref for ref in self._base.refused if not _is_known(self._base, ref)}
         if hidden != self._hidden:
@@ -384,7 +387,9 @@ class Controller:
             for event in events:
                 await self._record(event)
             for change in changes:
-                self.feed.put(change.ref, await carry_out(self._store, change))
+                stored = await carry_out(self._store, change)
+                self._recall.note(change, stored)
+                self.feed.put(change.ref, stored)
         except NotLeadingError:
             self._all_due = True
         except StaleError as error:

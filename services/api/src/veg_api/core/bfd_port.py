@@ -14,6 +14,7 @@ from veg_common.objects import Object
 
 from veg_api.core import addresses
 from veg_api.core.addresses import AddressError
+from veg_api.core.conditions import Condition, State, condition_of
 from veg_api.core.gateway import GatewayKey
 from veg_api.core.intents import BfdPortIntent, IntentKey, VpcIntent
 from veg_api.core.names import (
@@ -22,7 +23,6 @@ from veg_api.core.names import (
     bfd_port_name,
 )
 from veg_api.core.network import BfdPort, Vpc
-from veg_api.core.objects import conditions
 from veg_api.core.pools import Pools
 from veg_api.core.problems import Problem, named, summary
 from veg_api.core.resolved import from_json
@@ -38,7 +38,7 @@ class PortPlan:
 
     intent: BfdPortIntent | None = None
     problems: tuple[Problem, ...] = ()
-    told: tuple[str, str, str] | None = None
+    told: tuple[State, str, str] | None = None
 
 
 def plan(snapshot: Snapshot, vpc: Vpc) -> PortPlan:
@@ -63,13 +63,11 @@ def plan(snapshot: Snapshot, vpc: Vpc) -> PortPlan:
     return PortPlan(BfdPortIntent(vpc.bfd_port.addresses, last.nodes), (), ("False", "NoNode", message))
 
 
-def condition(
-    snapshot: Snapshot, vpc: Vpc, found: PortPlan, wanted: VpcIntent
-) -> tuple[str, str, str, str] | None:
-    """BFDPortReady of a VPC: (type, status, reason, message); None when no port is asked for."""
+def condition(snapshot: Snapshot, vpc: Vpc, found: PortPlan, wanted: VpcIntent) -> Condition | None:
+    """BFDPortReady of a VPC; None when no port is asked for."""
     kind = "BFDPortReady"
     if found.told is not None:
-        return kind, *found.told
+        return Condition(kind, *found.told)
     if found.intent is None:
         return None
     view = snapshot.programmer
@@ -79,12 +77,12 @@ def condition(
     )
     if outcome is not None and outcome.intent == wanted:
         if outcome.state == "COMMITTED":
-            return kind, "True", "Ready", ready
-        return kind, "False", outcome.reason or outcome.state.capitalize(), outcome.message
-    before = next((c for c in conditions(vpc.status) if c.get("type") == kind), {})
+            return Condition(kind, "True", "Ready", ready)
+        return Condition(kind, "False", outcome.reason or outcome.state.capitalize(), outcome.message)
+    before = condition_of(vpc.status, kind)
     if view.link != "connected" and before.get("status") == "True":
-        return kind, "True", "Ready", str(before.get("message"))
-    return kind, "False", "Programming", "the port is on its way to OVN"
+        return Condition(kind, "True", "Ready", str(before.get("message")))
+    return Condition(kind, "False", "Programming", "the port is on its way to OVN")
 
 
 def in_force(snapshot: Snapshot, vpc: Vpc) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from veg_common.objects import Object
 
 from veg_api.core import addresses
 from veg_api.core.addresses import AddressError
+from veg_api.core.conditions import condition_of
 from veg_api.core.names import (
     ALLOCATION_ERROR_ANNOTATION,
     CONFIG_ANNOTATION,
@@ -144,7 +145,7 @@ def parse_pod(obj: Object) -> Pod:
         created=metadata.get("creationTimestamp", ""),
         deleting="deletionTimestamp" in metadata,
         finished=status.get("phase") in ("Succeeded", "Failed"),
-        ready=_condition(status, "Ready") == "True",
+        ready=condition_of(status, "Ready").get("status") == "True",
         node=str(spec.get("nodeName") or ""),
         host_network=bool(spec.get("hostNetwork")),
         gateway=str(_mapping(metadata.get("labels")).get(GATEWAY_LABEL, "")),
@@ -171,7 +172,7 @@ def parse_pod(obj: Object) -> Pod:
 def parse_node(obj: Object) -> Node:
     """A node; one whose status does not speak of Ready counts as ready."""
     metadata = obj["metadata"]
-    ready = _condition(_mapping(obj.get("status")), "Ready")
+    ready = condition_of(_mapping(obj.get("status")), "Ready").get("status")
     labels = tuple(sorted(_mapping(metadata.get("labels")).items()))
     return Node(metadata["name"], ready in ("True", None), labels)
 
@@ -228,9 +229,9 @@ def _canonical(texts: list[str]) -> tuple[str, ...]:
 
 def _trouble(status: Object) -> str:
     """Why a pod does not run or is not ready: the scheduler's message, those of containers, the kubelet's own."""
-    for condition in conditions(status):
-        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-            return said(condition)
+    scheduled = condition_of(status, "PodScheduled")
+    if scheduled.get("status") == "False":
+        return said(scheduled)
     found = []
     for container in _list(status.get("initContainerStatuses")) + _list(status.get("containerStatuses")):
         state = _mapping(container.get("state"))
@@ -242,12 +243,12 @@ def _trouble(status: Object) -> str:
             found.append(f"container {container.get('name')}: {said(waiting)}")
     if found:
         return "; ".join(found)
-    unready = next((c for c in conditions(status) if c.get("type") == "Ready"), {})
+    unready = condition_of(status, "Ready")
     return said(unready) if unready.get("status") == "False" else ""
 
 
 def _unready_since(status: Object) -> str:
-    ready = next((c for c in conditions(status) if c.get("type") == "Ready"), {})
+    ready = condition_of(status, "Ready")
     return str(ready.get("lastTransitionTime") or "") if ready.get("status") == "False" else ""
 
 
@@ -259,18 +260,6 @@ def said(state: Object) -> str:
 
 def _list(value: Any) -> list[Object]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
-def conditions(status: Object) -> list[Object]:
-    """The conditions of a status that somebody may have written by hand."""
-    return _list(status.get("conditions"))
-
-
-def _condition(status: Object, kind: str) -> str | None:
-    for condition in conditions(status):
-        if condition.get("type") == kind:
-            return str(condition.get("status"))
-    return None
 
 
 def _mapping(value: Any) -> Object:

@@ -11,6 +11,7 @@ from veg_common.objects import Object, Ref
 
 from veg_api.core import addresses
 from veg_api.core.change import EventRecord
+from veg_api.core.conditions import Condition, condition_of, conditions_of, dated
 from veg_api.core.gateway import Gateway
 from veg_api.core.intents import GatewayIntent, ProgrammerView
 from veg_api.core.ledger import Ledger
@@ -18,18 +19,6 @@ from veg_api.core.names import GATEWAY_KIND, GATEWAY_LABEL
 from veg_api.core.problems import Problem, errors, summary
 from veg_api.core.replicas import Replica
 from veg_api.core.resolved import Resolved
-
-State = Literal["True", "False", "Unknown"]
-
-
-@dataclass(frozen=True)
-class Condition:
-    """What is said of one aspect."""
-
-    type: str
-    status: State
-    reason: str
-    message: str
 
 
 @dataclass(frozen=True)
@@ -112,10 +101,10 @@ def running(
 
 def transitions(gateway: Gateway, after: Object) -> tuple[EventRecord, ...]:
     """Events for the conditions whose status or reason changed to something that people should hear of."""
-    before = {c.get("type"): (c.get("status"), c.get("reason")) for c in _conditions(gateway.status)}
+    before = {c.get("type"): (c.get("status"), c.get("reason")) for c in conditions_of(gateway.status)}
     about = Ref(GATEWAY_KIND, gateway.namespace, gateway.name)
     found = []
-    for condition in _conditions(after):
+    for condition in conditions_of(after):
         kind, status, reason = condition["type"], condition["status"], condition["reason"]
         old = before.get(kind)
         if old == (status, reason):
@@ -225,7 +214,7 @@ def _sessions(state: Running) -> list[Condition]:
 def _routes(gateway: Gateway, state: Running, view: ProgrammerView) -> Condition:
     kind = "RoutesProgrammed"
     if view.link == "connecting":
-        before = next((c for c in _conditions(gateway.status) if c.get("type") == kind), {})
+        before = condition_of(gateway.status, kind)
         if before.get("status") == "True" and _is_programmed(gateway, state, view):
             return Condition(kind, "True", "Committed", str(before.get("message")))
         return Condition(kind, "Unknown", "ProgrammerConnecting", "ovn-programmer has not answered yet")
@@ -283,29 +272,9 @@ def _readiness(state: Running, serving: int, *, ready: bool, programmed: bool) -
     return Condition("Ready", "False", "ReplicasNotServing", f"{serving} of {wanted} replicas serve")
 
 
-def _status(gateway: Gateway, content: Object, conditions: Sequence[Condition], now: str) -> Object:
-    before = {c.get("type"): c for c in _conditions(gateway.status)}
-    listed = []
-    for condition in conditions:
-        old = before.get(condition.type, {})
-        since = old.get("lastTransitionTime") if old.get("status") == condition.status else None
-        listed.append(
-            {
-                "type": condition.type,
-                "status": condition.status,
-                "reason": condition.reason,
-                "message": condition.message,
-                "lastTransitionTime": since or now,
-                "observedGeneration": gateway.generation,
-            }
-        )
+def _status(gateway: Gateway, content: Object, told: Sequence[Condition], now: str) -> Object:
+    listed = dated(told, gateway.status, gateway.generation, now)
     return {**content, "observedGeneration": gateway.generation, "conditions": listed}
-
-
-def _conditions(status: Object) -> list[Object]:
-    found = status.get("conditions")
-    listed = [c for c in found if isinstance(c, dict)] if isinstance(found, list) else []
-    return [c for c in listed if isinstance(c.get("type"), str)]
 
 
 def _number(value: Any) -> int | None:

@@ -10,10 +10,10 @@ from veg_common.objects import Object, Ref
 
 from veg_api.core import addresses, bfd_port, usage
 from veg_api.core.change import Change, EventRecord, put_status
+from veg_api.core.conditions import Condition, dated
 from veg_api.core.intents import VpcIntent
 from veg_api.core.names import FINALIZER
 from veg_api.core.network import Subnet, SubnetObject, Vpc
-from veg_api.core.objects import conditions
 from veg_api.core.pools import Pools
 from veg_api.core.problems import Problem, summary
 from veg_api.core.snapshot import Snapshot
@@ -40,9 +40,8 @@ class NetworkChanges:
         if resource.deleting:
             if not users or FINALIZER not in resource.finalizers:
                 return  # it is as good as gone
-            told = ("Deletable", "False", "InUse", usage.waiting_text(users))
-            listed = _condition(self.snapshot, resource.status, told)
-            wanted["conditions"].append({**listed, "observedGeneration": resource.generation})
+            told = Condition("Deletable", "False", "InUse", usage.waiting_text(users))
+            wanted["conditions"] += dated([told], resource.status, resource.generation, self.snapshot.now)
             if (event := usage.waiting_event(ref, resource, users)) is not None:
                 self.events.append(event)
         change = put_status(ref, wanted, resource.status)
@@ -132,7 +131,8 @@ def _status(snapshot: Snapshot, pools: Pools, resource: SubnetObject, faults: li
             usage = pools.usage(resource.value, family)
             counts[f"v{family}availableIPs"] = usage.free if usage.free < _EXACT else float(usage.free)
             counts[f"v{family}usingIPs"] = usage.used
-    status = {**counts, "conditions": _conditions(snapshot, resource.status, resource.generation, faults)}
+    told = dated(_verdicts(faults, faults), resource.status, resource.generation, snapshot.now)
+    status = {**counts, "conditions": told}
     if not resource.problems:
         status["applied"] = {key: resource.spec[key] for key in _APPLIED if key in resource.spec}
     elif "applied" in resource.status:
@@ -144,50 +144,27 @@ def _vpc_status(snapshot: Snapshot, vpc: Vpc, port: bfd_port.PortPlan, intent: V
     # The router does without its BFD port: a bad one makes the resource invalid, but not unready.
     faults = [*vpc.problems, *port.problems]
     names = [subnet.name for subnet in snapshot.subnets_of(vpc.name)]
+    told = _verdicts(faults, list(vpc.problems))
+    if (on_port := bfd_port.condition(snapshot, vpc, port, intent)) is not None:
+        told.append(on_port)
     status: Object = {
         "default": vpc.is_default,
         "standby": True,
         "router": vpc.name,
         "subnets": names,
-        "conditions": _conditions(snapshot, vpc.status, vpc.generation, faults, list(vpc.problems)),
+        "conditions": dated(told, vpc.status, vpc.generation, snapshot.now),
     }
     if port.intent is not None:
         status["bfdPort"] = bfd_port.status(vpc, port.intent)
-    told = bfd_port.condition(snapshot, vpc, port, intent)
-    if told is not None:
-        listed = _condition(snapshot, vpc.status, told)
-        status["conditions"].append({**listed, "observedGeneration": vpc.generation})
     return status
 
 
-def _conditions(
-    snapshot: Snapshot,
-    before: Object,
-    generation: int,
-    faults: list[Problem],
-    obstacles: list[Problem] | None = None,
-) -> list[Object]:
-    """Validated of all faults, Ready of those that keep the resource from being used: all, unless told."""
-    told = {"Validated": faults, "Ready": faults if obstacles is None else obstacles}
-    listed = [_condition(snapshot, before, (kind, *_verdict(found))) for kind, found in told.items()]
-    return [{**condition, "observedGeneration": generation} for condition in listed]
+def _verdicts(faults: list[Problem], obstacles: list[Problem]) -> list[Condition]:
+    """Validated of all faults, Ready of those that keep the resource from being used."""
+    return [_verdict("Validated", faults), _verdict("Ready", obstacles)]
 
 
-def _verdict(faults: list[Problem]) -> tuple[str, str, str]:
+def _verdict(kind: str, faults: list[Problem]) -> Condition:
     if faults:
-        return "False", faults[0].reason, summary(faults)
-    return "True", "Valid", "the resource is valid"
-
-
-def _condition(snapshot: Snapshot, before: Object, told: tuple[str, str, str, str]) -> Object:
-    """A condition (type, status, reason, message) whose time moves only with its status."""
-    kind, status, reason, message = told
-    old: Object = next((c for c in conditions(before) if c.get("type") == kind), {})
-    since = old.get("lastTransitionTime") if old.get("status") == status else None
-    return {
-        "type": kind,
-        "status": status,
-        "reason": reason,
-        "message": message,
-        "lastTransitionTime": since or snapshot.now,
-    }
+        return Condition(kind, "False", faults[0].reason, summary(faults))
+    return Condition(kind, "True", "Valid", "the resource is valid")

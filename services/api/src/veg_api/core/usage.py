@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping
 from veg_common.objects import Ref
 
 from veg_api.core.change import EventRecord, Patch
+from veg_api.core.conditions import condition_of
 from veg_api.core.gateway import Gateway, GatewayKey
 from veg_api.core.names import FINALIZER
 from veg_api.core.network import SubnetObject, Vpc
-from veg_api.core.objects import Ip, conditions
+from veg_api.core.objects import Ip
 from veg_api.core.problems import named
 from veg_api.core.snapshot import Snapshot
 from veg_api.core.validate import default_subnet
@@ -57,7 +58,7 @@ def waiting_text(users: tuple[str, ...]) -> str:
 
 def waiting_event(ref: Ref, resource: SubnetObject | Vpc, users: tuple[str, ...]) -> EventRecord | None:
     """What people hear when a deletion begins to wait."""
-    if any(c.get("type") == "Deletable" for c in conditions(resource.status)):
+    if condition_of(resource.status, "Deletable"):
         return None
     return EventRecord(ref, resource.uid, "Warning", "InUse", waiting_text(users))
 
