@@ -20,6 +20,7 @@ import argparse
 import json
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -140,22 +141,23 @@ def measure(case: Case, load: str, system: str, seconds: float, cuts: int) -> Ro
         try:
             peer.start()
             end.start()
-            wait(lambda: end.states()[0] == case.sessions, 180, f"{system}: {case} up")
+            # The peer is asked: a bfdd that is busy with its sessions does not answer its command line in time.
+            _all_up(peer, case, 300)
             time.sleep(3)  # the last poll sequences
             cores = os.cpu_count() or 1
             with busy(cores) if load == "saturated" else nullcontext(), Watch() as watch:
                 time.sleep(1)
                 phase = Phase(row, pair, watch, folder / "packets.pcap")
                 _steady(phase, end, seconds)
-                _all_up(end, case)
+                _all_up(peer, case)
                 _cut_singly(phase, cuts)
                 if isinstance(end, VegEnd):
-                    _all_up(end, case)
+                    _all_up(peer, case)
                     time.sleep(2)
                     _list(phase, end, min(seconds, 15))
-                _all_up(end, case)
+                _all_up(peer, case)
                 _cut_together(phase, peer)
-        except (TimeoutError, AssertionError, grpc.RpcError) as error:
+        except (TimeoutError, AssertionError, grpc.RpcError, subprocess.TimeoutExpired) as error:
             row.problem = (str(error).splitlines() or [repr(error)])[0]
             _say(f"  {error}")
         finally:
@@ -165,8 +167,8 @@ def measure(case: Case, load: str, system: str, seconds: float, cuts: int) -> Ro
     return row
 
 
-def _all_up(end: End, case: Case) -> None:
-    wait(lambda: end.states()[0] == case.sessions, 30, "every session up")
+def _all_up(peer: VegEnd, case: Case, within: float = 60) -> None:
+    wait(lambda: peer.up() == case.sessions, within, f"all of {case} up")
 
 
 @dataclass

@@ -54,9 +54,6 @@ class End(Protocol):
     def start(self) -> None:
         """Start it with its sessions."""
 
-    def states(self) -> tuple[int, int]:
-        """Sessions that are up, and how often any session has left Up, since the start."""
-
     def pids(self) -> list[int]:
         """Its processes."""
 
@@ -80,17 +77,16 @@ class VegEnd:
         self.speaker.start()
         self.speaker.set(*self._sessions)
 
-    def states(self) -> tuple[int, int]:
-        sessions = self._list()
-        return sum(s.state == pb.SESSION_STATE_UP for s in sessions), sum(s.downs for s in sessions)
-
-    def _list(self) -> list[pb.Session]:
+    def up(self) -> int:
+        """Sessions that are up at both ends: what this one knows of the other."""
         # The packet loop starts a new gRPC process when the old one can not keep up with the news.
         for _ in range(20):
             try:
-                return self.speaker.list(timeout=60)
+                listed = self.speaker.list(timeout=60)
             except grpc.RpcError:
                 time.sleep(0.5)
+            else:
+                return sum(s.state == s.remote_state == pb.SESSION_STATE_UP for s in listed)
         raise TimeoutError("veg-bfd does not list its sessions")
 
     def pids(self) -> list[int]:
@@ -113,10 +109,6 @@ class FrrEnd:
 
     def start(self) -> None:
         self.frr.start(within=180)
-
-    def states(self) -> tuple[int, int]:
-        up = sum(peer["status"] == "up" for peer in self.frr.peers())
-        return up, sum(peer["session-down"] for peer in self.frr.counters())
 
     def pids(self) -> list[int]:
         return self.frr.pids()

@@ -66,16 +66,16 @@ class Rig:
         return [re.split(r"\s{2,}", line.strip()) for line in self.kubectl("get", *args).splitlines()]
 
     def ready(self, gateway: str, timeout: int = 90) -> None:
-        """Wait until a gateway of `default` serves what its newest spec asks for."""
+        """Wait until a gateway of `default` serves what its newest spec asks for, and every chassis has its rows."""
 
         def done() -> bool:
             found = self.cluster.get("veg", gateway)
             status = found.get("status", {})
-            return bool(
-                status.get("ready") and status.get("observedGeneration") == found["metadata"]["generation"]
-            )
+            current = status.get("observedGeneration") == found["metadata"]["generation"]
+            return bool(current and status.get("ready") and status.get("phase") == "Completed")
 
         self.eventually(done, timeout, f"{gateway} is ready")
+        self.sandbox("nbctl", "--timeout=30", "--wait=hv", "sync", timeout=60)
 
     def running(self, pod: str, timeout: int = 60) -> None:
         """Wait until a pod of `default` runs."""

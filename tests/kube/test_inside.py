@@ -64,7 +64,7 @@ def listed(rig: Rig, *args: str) -> set[str]:
 
 def events(rig: Rig, *args: str) -> str:
     """What a stream says until it is interrupted."""
-    done = rig.cluster.run("grpcurl", "-max-time", "3", *args)
+    done = rig.cluster.run("grpcurl", "-max-time", "6", *args)
     assert "DeadlineExceeded" in done.stderr, done.stderr
     return done.stdout
 

@@ -18,4 +18,4 @@ def test_services_as_processes(own_cluster: Cluster) -> None:
         name = min(idle)
         rig.kubectl("delete", "node", name)
         rig.sandbox("up", "--nodes", "3")
-        rig.eventually(lambda: " Ready" in rig.kubectl("get", "node", name), 20, "the node is back")
+        rig.eventually(lambda: " Ready" in rig.kubectl("get", "node", name), 60, "the node is back")

@@ -94,10 +94,15 @@ class Lab(Sandbox):
     def start(self, *manifests: str, gateways: tuple[str, ...] = (), pods: tuple[str, ...] = ()) -> None:
         """Apply, then wait until the gateways (in `default`) are ready and the pods run."""
         self.apply(together(*manifests))
+        for name in pods:
+            eventually(lambda name=name: self.running(name), 60, f"pod {name} runs")  # type: ignore[misc]
+        self.ready(*gateways)
+
+    def ready(self, *gateways: str) -> None:
+        """Wait until the gateways are ready and every chassis has what the Northbound database holds."""
         for name in gateways:
             self("wait", "veg", name, "--timeout", "60", timeout=90)
-        for name in pods:
-            eventually(lambda name=name: self.running(name), 30, f"pod {name} runs")  # type: ignore[misc]
+        self("nbctl", "--timeout=30", "--wait=hv", "sync", timeout=60)
 
     def running(self, name: str) -> bool:
         """Whether a pod of `default` runs."""

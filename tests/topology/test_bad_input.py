@@ -86,7 +86,7 @@ def test_a_condition_and_an_event_name_field_and_reason(good: Lab, case: str) ->
     good.apply(manifest)
     try:
         found = eventually(
-            lambda: (c := good.condition("bad", "Validated")) and c["status"] == "False" and c, 10
+            lambda: (c := good.condition("bad", "Validated")) and c["status"] == "False" and c, 30
         )
         assert field in found["message"]  # type: ignore[index]
         assert reason in found["message"]  # type: ignore[index]
@@ -113,7 +113,7 @@ def test_an_exhausted_pool_says_numbers(good: Lab) -> None:
     policies = "[{snat: true, ipBlocks: [10.80.0.0/29]}]"
     good.apply(gateway("full", policies, internalSubnet="tiny", replicas=6))
     found = eventually(
-        lambda: (c := good.condition("full", "AddressesAllocated")) and c["status"] == "False" and c, 10
+        lambda: (c := good.condition("full", "AddressesAllocated")) and c["status"] == "False" and c, 30
     )
     assert "tiny" in found["message"]  # type: ignore[index]
     assert "5" in found["message"]  # type: ignore[index]
@@ -126,12 +126,12 @@ def test_a_changed_prefix_is_refused_and_the_gateway_runs_on(good: Lab) -> None:
     """prefix can not change; the last good state keeps running, and taking the change back clears the condition."""
     good.apply(gateway("good", GOOD, prefix="veg-"))
     found = eventually(
-        lambda: (c := good.condition("good", "Validated")) and c["status"] == "False" and c, 10
+        lambda: (c := good.condition("good", "Validated")) and c["status"] == "False" and c, 30
     )
     assert "spec.prefix" in found["message"]  # type: ignore[index]
     assert good.seen("client", count=3) == {"172.17.0.11": 3}
     good.apply(gateway("good", GOOD))
-    eventually(lambda: good.condition("good", "Validated").get("status") == "True", 10)
+    eventually(lambda: good.condition("good", "Validated").get("status") == "True", 30)
 
 
 @pytest.mark.parametrize("family", ["replicas: 20", "policies: []"], ids=["replicas", "policies"])
@@ -140,11 +140,11 @@ def test_a_bad_change_of_a_running_gateway_keeps_the_last_good_state(good: Lab, 
     key, value = family.split(": ")
     manifest = gateway("good", GOOD, replicas=20) if key == "replicas" else gateway("good", value)
     good.apply(manifest)
-    eventually(lambda: good.condition("good", "Validated").get("status") == "False", 10)
+    eventually(lambda: good.condition("good", "Validated").get("status") == "False", 30)
     good("restart", "api", "--kill")
     assert good.seen("client", count=3) == {"172.17.0.11": 3}
     good.apply(gateway("good", GOOD))
-    eventually(lambda: good.condition("good", "Validated").get("status") == "True", 10)
+    eventually(lambda: good.condition("good", "Validated").get("status") == "True", 30)
     assert good.seen("client", count=3) == {"172.17.0.11": 3}
 
 

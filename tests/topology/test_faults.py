@@ -15,7 +15,7 @@ BOTH = "[{snat: true, subnets: [ovn-default, extra]}]"
 
 def settle(lab: Lab) -> None:
     """Wait until the gateway is ready and the database stands still."""
-    lab("wait", "veg", "gw", "--timeout", "60", timeout=90)
+    lab.ready("gw")
 
     def still() -> bool:
         before = northbound(lab)
@@ -60,7 +60,7 @@ def test_killed_services_lose_no_packet_and_leave_nothing(
     command = (
         "stream",
         "--interval-ms",
-        "10",
+        "20",
         "--duration",
         "12",
         "--target",
@@ -78,10 +78,10 @@ def test_killed_services_lose_no_packet_and_leave_nothing(
         settle(lab)
         output, errors = stream.communicate(timeout=60)
     seen = json.loads(output or "{}")
-    assert seen.get("sent", 0) > 1000, errors
+    assert seen.get("sent", 0) > 300, errors
     assert seen["lost"] == 0, seen
     assert lab.gateway_pods("gw") == pods
-    eventually(lambda: (normal(northbound(lab)), files(lab)) == wanted, 15)
+    eventually(lambda: (normal(northbound(lab)), files(lab)) == wanted, 60)
 
 
 def normal(dump: str) -> list[str]:
@@ -104,7 +104,7 @@ def test_a_missing_programmer_is_told_and_heals(lab: Lab) -> None:
         assert lab.status("gw")["ready"] is False
     finally:
         lab("restart", "ovn-programmer")
-    lab("wait", "veg", "gw", "--timeout", "30", timeout=60)
+    lab.ready("gw")
 
 
 def test_a_lost_northbound_server_heals(lab: Lab) -> None:
@@ -114,5 +114,5 @@ def test_a_lost_northbound_server_heals(lab: Lab) -> None:
     lab("restart", "ovsdb-nb", "--kill")
     assert lab.seen("client") == {external: 10}
     lab("scale", "veg", "gw", "--replicas=2")
-    lab("wait", "veg", "gw", "--timeout", "60", timeout=90)
+    lab.ready("gw")
     assert len(lab.seen("client", count=60)) == 2

@@ -26,7 +26,7 @@ def test_one_and_two_replicas_of_every_family(
     for version, proto in itertools.product(versions, ("tcp", "udp")):
         assert lab.seen("client", version=version, proto=proto) == {FIRST_EXTERNAL[version]: 10}
     lab("scale", "veg", "gw", "--replicas=2")
-    lab("wait", "veg", "gw", "--timeout", "60", timeout=90)
+    lab.ready("gw")
     for version in versions:
         seen = lab.seen("client", version=version, count=400)
         assert set(seen) == {FIRST_EXTERNAL[version], SECOND_EXTERNAL[version]}

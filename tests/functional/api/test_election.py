@@ -13,6 +13,7 @@ from veg_common.objects import Object, Ref
 from veg_common.store import UnavailableError
 
 FAST = Timing(lease_s=1, renew_s=0.6, retry_s=0.1)
+LONG = Timing(lease_s=10, renew_s=6, retry_s=0.1)
 LEASE = Ref("Lease", "veg", LEASE_NAME)
 
 
@@ -35,10 +36,10 @@ class Broken(FolderStore):
 class Candidate:
     """A process that takes part."""
 
-    def __init__(self, root: Path, name: str) -> None:
+    def __init__(self, root: Path, name: str, timing: Timing = FAST) -> None:
         self.store = Broken(root)
         self.told: list[bool] = []
-        self.election = Election(self.store, "veg", name, self.told.append, FAST)
+        self.election = Election(self.store, "veg", name, self.told.append, timing)
         self.task = asyncio.create_task(self.election.run())
 
     async def end(self, *, gracefully: bool = True) -> None:
@@ -47,7 +48,7 @@ class Candidate:
         await asyncio.gather(self.task, return_exceptions=True)
 
 
-async def until(check: object, seconds: float = 5.0) -> None:
+async def until(check: object, seconds: float = 15.0) -> None:
     """Poll until a callable is true."""
     assert callable(check)
     deadline = asyncio.get_running_loop().time() + seconds
@@ -107,10 +108,10 @@ async def test_never_two_at_once(tmp_path: Path) -> None:
 
 async def test_a_lease_that_is_given_back_is_taken_at_once(tmp_path: Path) -> None:
     """A process that ends on request costs no leaderless time beyond one look."""
-    one = Candidate(tmp_path, "one")
+    one = Candidate(tmp_path, "one", LONG)
     await until(lambda: one.election.leading)
-    two = Candidate(tmp_path, "two")
+    two = Candidate(tmp_path, "two", LONG)
     await one.end()
     assert one.told[-1] is False
-    await until(lambda: two.election.leading, FAST.lease_s / 2)
+    await until(lambda: two.election.leading, LONG.lease_s / 2)
     await two.end()

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from datetime import datetime
 from pathlib import Path
 
 import grpc
@@ -29,13 +30,21 @@ def loop_process(speaker: Speaker) -> int:
     return speaker.pid()
 
 
+def restart(speaker: Speaker, linger: float) -> None:
+    """Another life, which answers for so long after SIGTERM."""
+    speaker.kill()
+    speaker.linger = linger
+    speaker.start()
+
+
 @pytest.mark.parametrize("side", ["a", "b"])
 def test_killed_speaker_returns(ends: Ends, side: str) -> None:
     """After kill -9 a speaker goes on with its sessions before anyone tells it, and both ends agree again."""
     ends.up()
     speaker: Speaker = getattr(ends, side)
     before = speaker.list()[0]
-    until((speaker.folder / "sessions.json").read_text, lambda text: OURS["v4"] in text)
+    remembered = str(before.local_discriminator)
+    until((speaker.folder / "sessions.json").read_text, lambda text: remembered in text)
     speaker.kill()
     speaker.start()
     ends.see(all_up(1))
@@ -69,7 +78,7 @@ def test_stranger_after_a_restart(ends: Ends) -> None:
 
 def test_control_process_killed(ends: Ends) -> None:
     """Packets go on without the control process, and its successor knows the sessions."""
-    before, _ = ends.up()
+    before, _ = ends.up(ms=300)
     loop = loop_process(ends.a)
     victim = control_process(loop)
     os.kill(victim, signal.SIGKILL)
@@ -82,7 +91,10 @@ def test_control_process_killed(ends: Ends) -> None:
 
     (after,) = until(answer, bool, within=20)
     assert control_process(loop) != victim
-    assert (after.id, after.downs, after.since) == (before[0].id, 0, before[0].since)
+    assert (after.id, after.downs) == (before[0].id, 0)
+    # Told as a duration and made a time of anew, by another process.
+    apart = datetime.fromisoformat(after.since) - datetime.fromisoformat(before[0].since)
+    assert abs(apart.total_seconds()) < 0.05
     assert ends.b.list()[0].downs == 0
     ends.a.set(session(OURS["v4"], THEIRS["v4"], tx=200))
     assert ends.a.list()[0].config.timers.min_tx_ms == 200
@@ -90,11 +102,11 @@ def test_control_process_killed(ends: Ends) -> None:
 
 def test_control_process_paused(ends: Ends) -> None:
     """A control process that hangs stops no packet, and all it missed reaches it."""
-    ends.up()
+    ends.up(ms=300)
     victim = control_process(loop_process(ends.a))
     os.kill(victim, signal.SIGSTOP)
     try:
-        time.sleep(1)  # several detection times
+        time.sleep(3)  # several detection times
         assert ends.b.list()[0].downs == 0
     finally:
         os.kill(victim, signal.SIGCONT)
@@ -131,20 +143,19 @@ def test_loop_killed_takes_control_process_along(ends: Ends) -> None:
 
 def test_sigterm_until_drained(ends: Ends) -> None:
     """SIGTERM takes the peers down at once; the process answers on and ends with 0 when `drained` appears."""
+    restart(ends.a, linger=60)
     ends.up()
     (ends.a.folder / "drained").touch()
     os.utime(ends.a.folder / "drained", (1, 1))  # of an earlier life: does not count
     ends.a.terminate()
-    begin = time.monotonic()
-    ends.states(ADMIN_DOWN, DOWN, within=5)
     ours, _ = ends.states(ADMIN_DOWN, DOWN)
     assert ours.diagnostic == pb.DIAGNOSTIC_ADMINISTRATIVELY_DOWN
     with pytest.raises(grpc.RpcError) as refused:
         ends.a.admin_down(down=False)
     assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
     (ends.a.folder / "drained").touch()
-    assert ends.a.wait(10) == 0
-    assert time.monotonic() - begin < 4
+    assert ends.a.wait(20) == 0  # and not the minute that it would answer for
+    ends.a.linger = 2
     ends.a.start()
     ends.see(all_up(1))  # the end of a process is not remembered as a hold
 
@@ -156,12 +167,12 @@ def test_sigterm_lingers(ends: Ends) -> None:
     ends.a.terminate()
     assert ends.a.wait(15) == 0
     assert time.monotonic() - begin >= 2
+    ends.a.linger = 60
     ends.a.start()
     ends.a.set()
-    begin = time.monotonic()
     ends.a.terminate()
-    assert ends.a.wait(15) == 0
-    assert time.monotonic() - begin < 2
+    assert ends.a.wait(20) == 0
+    ends.a.linger = 2
     ends.a.start()
 
 

@@ -16,14 +16,14 @@ from tests.functional.bfd_interop.speaker import PASSIVE, session
 @pytest.mark.parametrize("families", [("v4",), ("v6",), ("v4", "v6")], ids="-".join)
 def test_up(ends: Ends, families: tuple[str, ...]) -> None:
     """Both ends see each other: states, discriminators, the agreed intervals, no discarded packet."""
-    ours, theirs = ends.up(families, ms=50)
+    ours, theirs = ends.up(families, ms=200)
     for a, b in zip(ours, theirs, strict=True):
         assert (a.local_discriminator, a.remote_discriminator) == (
             b.remote_discriminator,
             b.local_discriminator,
         )
         for end in (a, b):
-            assert (end.tx_interval_us, end.detection_time_us) == (50_000, 150_000)
+            assert (end.tx_interval_us, end.detection_time_us) == (200_000, 600_000)
             assert (end.diagnostic, end.rx_discarded, end.downs) == (pb.DIAGNOSTIC_NONE, 0, 0)
             assert end.since.endswith("Z")
 
@@ -71,17 +71,19 @@ def test_passive_is_never_silent_again(ends: Ends) -> None:
 def test_cut(ends: Ends, family: str) -> None:
     """Silence takes the session down within the detection time (and not before), and it returns by itself."""
     ends.up((family,))
-    with_margin = 1.0  # of a machine that others use
+    asked = time.monotonic()
     ends.pair.mute(ends.pair.theirs)
-    begin = time.monotonic()
+    muted = time.monotonic()
     try:
-        ours, _ = ends.states(DOWN, DOWN)
-        took = time.monotonic() - begin
+        # The other end hears Down and, the link being whole in that direction, may say Init.
+        (ours,), _ = ends.see(lambda both: both[0][0].state == DOWN and both[1][0].state != UP)
+        now = time.monotonic()
     finally:
         ends.pair.unmute(ends.pair.theirs)
     assert ours.diagnostic == pb.DIAGNOSTIC_CONTROL_DETECTION_TIME_EXPIRED
     assert ours.downs == 1
-    assert 0.15 < took < 0.3 + with_margin
+    assert now - asked > 0.15
+    assert now - muted < 0.3 + 3.0  # of a machine that others use
     ends.see(all_up(1))
 
 
@@ -156,11 +158,11 @@ def test_retune(ends: Ends, ms: int) -> None:
     """Other timers, at one end and then at the other, take effect without the session going down."""
     ends.up()
     for speaker, local, peer in ((ends.a, OURS, THEIRS), (ends.b, THEIRS, OURS)):
-        speaker.set(session(local["v4"], peer["v4"], tx=ms, rx=ms, mult=4))
+        speaker.set(session(local["v4"], peer["v4"], tx=ms, rx=ms, mult=10))
     ours, theirs = ends.see(
         lambda both: (
             all(s[0].tx_interval_us == ms * 1000 for s in both)
-            and all(s[0].detection_time_us == 4 * ms * 1000 for s in both)
+            and all(s[0].detection_time_us == 10 * ms * 1000 for s in both)
         )
     )
     assert [s.downs for s in ours + theirs] == [0, 0]

@@ -16,7 +16,8 @@ from tests.functional.bfd_interop.frr import Frr
 from tests.functional.bfd_interop.lab import DEVICE, OURS, THEIRS, Pair, until
 from tests.functional.bfd_interop.speaker import ACTIVE, Speaker, session
 
-TX_MS, RX_MS, MULT = 100, 150, 3
+# FRR has no mercy with a machine that stood still: a detection time of 1.5 s sees no failure in that.
+TX_MS, RX_MS, MULT = 100, 150, 10
 FAMILIES = ("v4", "v6")
 
 
@@ -52,6 +53,12 @@ class Ends:
         timers = (f"transmit-interval {TX_MS}", f"receive-interval {RX_MS}", f"detect-multiplier {MULT}")
         self.ask_frr(*timers, *settings)
         return self.see(is_up)
+
+    def remembered(self) -> None:
+        """Wait until our end's file has the sessions that it has now."""
+        file = self.speaker.folder / "sessions.json"
+        wanted = [str(one.local_discriminator) for one in self.speaker.list()]
+        until(lambda: file.read_text() if file.exists() else "", lambda text: all(w in text for w in wanted))
 
     def look(self) -> list[Seen]:
         """What is told of the two sessions now: IPv4, then IPv6."""

@@ -46,7 +46,7 @@ class Speaker:
         """`linger`: seconds that it answers for after SIGTERM; `prefix`: a command to run it under."""
         self._netns = netns
         self.folder = folder
-        self._linger = linger
+        self.linger = linger
         self._prefix = list(prefix)
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: grpc.Channel | None = None
@@ -55,7 +55,7 @@ class Speaker:
     def start(self) -> None:
         """Start it, and wait until it answers."""
         argv = ["ip", "netns", "exec", self._netns, "setpriv", "--pdeathsig", "KILL", *self._prefix]
-        argv += [VEG_BFD, "run", "--run-dir", str(self.folder), "--linger", f"{self._linger:g}"]
+        argv += [VEG_BFD, "run", "--run-dir", str(self.folder), "--linger", f"{self.linger:g}"]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         deadline = time.monotonic() + 60
@@ -138,7 +138,7 @@ class Speaker:
         if self._process is not None:
             self.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(timeout=self._linger + 3)
+                self._process.wait(timeout=self.linger + 3)
             self._process.kill()
             self._process.wait(timeout=5)
             self._process = None

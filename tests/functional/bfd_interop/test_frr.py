@@ -39,7 +39,7 @@ def test_up(ends: Ends, roles: str) -> None:
 def test_retuned_here(ends: Ends) -> None:
     """New timers of ours reach FRR through a poll sequence, slower and faster, and neither end goes down."""
     ends.up()
-    for tx, rx, mult in ((400, 500, 5), (50, 60, 3), (1000, 50, 4), (100, 100, 3)):
+    for tx, rx, mult in ((400, 500, 15), (50, 60, 25), (1000, 50, 12), (100, 100, 10)):
         ends.ask(tx=tx, rx=rx, mult=mult)
 
         def taken(seen: Seen, tx: int = tx, rx: int = rx, mult: int = mult) -> bool:
@@ -59,7 +59,7 @@ def test_retuned_here(ends: Ends) -> None:
 def test_retuned_by_frr(ends: Ends) -> None:
     """New timers of FRR's change our transmit interval and detection time, and neither end goes down."""
     ends.up()
-    for tx, rx, mult in ((400, 500, 5), (60, 70, 3), (1000, 60, 4), (100, 100, 3)):
+    for tx, rx, mult in ((400, 500, 15), (60, 70, 25), (1000, 60, 12), (100, 100, 10)):
         ends.ask_frr(f"transmit-interval {tx}", f"receive-interval {rx}", f"detect-multiplier {mult}")
 
         def taken(seen: Seen, tx: int = tx, rx: int = rx, mult: int = mult) -> bool:
@@ -120,7 +120,7 @@ def test_frr_restarted(ends: Ends, role: pb.SessionRole.ValueType) -> None:
     """bfdd killed with -9 is noticed by its silence; started again, the session is up with the new peer."""
     before = ends.up(role=role)
     ends.frr.kill()
-    assert all(ours.diagnostic == EXPIRED for ours in ends.ours(lambda ours: ours.state == DOWN, within=5))
+    assert all(ours.diagnostic == EXPIRED for ours in ends.ours(lambda ours: ours.state == DOWN, within=15))
     ends.frr.start()
     ends.ask_frr(f"transmit-interval {TX_MS}", f"receive-interval {RX_MS}")
     after = ends.see(is_up)
@@ -133,6 +133,7 @@ def test_restarted_here(ends: Ends, remembers: bool) -> None:
     told its sessions where that is gone.
     """
     before = ends.up(role=PASSIVE)
+    ends.remembered()
     ends.speaker.kill()
     until(ends.frr.peers, lambda peers: {peer["status"] for peer in peers} == {"down"})
     if not remembers:
@@ -151,6 +152,7 @@ def test_restarted_here(ends: Ends, remembers: bool) -> None:
 def test_restarted_here_before_frr_notices(ends: Ends) -> None:
     """A speaker that is back within the detection time does not stay stuck with what the peer remembers."""
     ends.up(settings=("detect-multiplier 50",))
+    ends.remembered()
     for remembers in (True, False):
         ends.speaker.kill()
         if not remembers:
@@ -158,6 +160,7 @@ def test_restarted_here_before_frr_notices(ends: Ends) -> None:
         ends.speaker.start()
         ends.ask(mult=50)
         ends.see(is_up)
+        ends.remembered()
 
 
 def test_frr_restarted_before_we_notice(ends: Ends) -> None:

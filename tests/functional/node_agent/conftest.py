@@ -105,9 +105,9 @@ class Namespace:
         return self._pool.submit(function, *arguments).result(timeout=60)
 
     def socket(self, family: int, kind: int) -> socket.socket:
-        """A socket of this namespace, with a timeout of 2 s."""
+        """A socket of this namespace, with a timeout of 5 s."""
         made: socket.socket = self.call(socket.socket, family, kind)
-        made.settimeout(2)
+        made.settimeout(5)
         return made
 
     def _enter(self) -> None:
@@ -214,7 +214,7 @@ class Lab:
         outside("ip", "-6", "route", "add", "fd00::/16", "via", "fd17::b")
         outside("ip", "-6", "route", "add", "fd99::/16", "via", "fd17::b")
         for namespace, link in ((vpc, "eth0"), (outside, "out0"), (self.pod, "eth0"), (self.pod, "net1")):
-            eventually(lambda where=(namespace, link): _ready(*where), 5)  # type: ignore[misc]
+            eventually(lambda where=(namespace, link): _ready(*where), 30)  # type: ignore[misc]
 
     def plug_eth0(self) -> None:
         """What the CNI does to eth0: addresses and a first default route into the VPC."""
@@ -315,7 +315,7 @@ class Lab:
         connection.close()
         return address
 
-    def udp(self, source: str, target: str, timeout: float = 1.0) -> str:
+    def udp(self, source: str, target: str, timeout: float = 5.0) -> str:
         """The source address that the outside sees of a datagram; "" when there is no answer."""
         with self.vpc.socket(
             socket.AF_INET6 if ":" in source else socket.AF_INET, socket.SOCK_DGRAM
@@ -378,16 +378,16 @@ def steady_stream(namespace: Namespace, source: str, target: str) -> Iterator[li
     threads = [threading.Thread(target=receive, daemon=True), threading.Thread(target=send, daemon=True)]
     for thread in threads:
         thread.start()
-    eventually(lambda: len(answered) > 20, 5)
+    eventually(lambda: len(answered) > 20, 10)
     try:
         yield lost
     finally:
         done.set()
-        threads[1].join(5)
-        eventually(lambda: len(answered) == sent[0] or not threads[0].is_alive(), 5)
+        threads[1].join(10)
+        eventually(lambda: len(answered) == sent[0] or not threads[0].is_alive(), 15)
         lost += sorted(set(range(min(answered), sent[0])) - answered)
         client.close()
-        threads[0].join(5)
+        threads[0].join(10)
 
 
 @pytest.fixture

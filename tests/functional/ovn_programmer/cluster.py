@@ -112,8 +112,14 @@ class Cluster:
 
     def leader(self, seconds: float = 60) -> Member:
         """Who leads, once somebody does."""
-        until(self._leaders, seconds)
-        return self._leaders()[0]
+        found: list[Member] = []
+
+        def leading() -> bool:
+            found[:] = self._leaders()
+            return bool(found)
+
+        until(leading, seconds)
+        return found[0]
 
     def followers(self) -> list[Member]:
         return [member for member in self.members if member.process and member.role() == "follower"]

@@ -11,7 +11,11 @@ import pytest
 from veg.bfd.v1 import bfd_pb2
 from veg.programmer.v1 import programmer_pb2 as pb
 from veg.types.v1 import types_pb2
+from veg_ovn_programmer.core import heal
 from veg_ovn_programmer.core.view import Variant
+
+pytestmark = pytest.mark.usefixtures("no_healing")
+HELP = {name: getattr(heal, name) for name in ("NUDGES_S", "PATIENCE_S")}
 
 LOCAL = ["192.168.0.0/24"]
 PEERS = ["192.168.0.2", "192.168.0.3"]
@@ -340,7 +344,7 @@ async def test_drift_is_repaired(case: str, nb: Any, client: Any, make: Any, wai
         # The new row is unknown to OVN until it says so.
         await wait(lambda: len(bfd_uuids(nb)) == 2)
         say(nb, _2="up")
-    await wait(lambda: content(nb) == before, 3)
+    await wait(lambda: content(nb) == before)
     await wait(
         lambda: owner in [one.repair.key.name for one in client.events if one.WhichOneof("event") == "repair"]
     )
@@ -354,11 +358,15 @@ async def test_a_session_of_somebody_elses(nb: Any, client: Any, make: Any, wait
     assert (outcome.state, outcome.reason) == (pb.OUTCOME_STATE_WAITING, "NameTaken")
     assert bfd_uuids(nb) == {"192.168.0.2": foreign}
     nb.nbctl("destroy", "bfd", foreign)
-    await wait(lambda: set(bfd_uuids(nb)) == set(PEERS), 5)
+    await wait(lambda: set(bfd_uuids(nb)) == set(PEERS))
 
 
-async def test_a_session_that_does_not_come_up(nb: Any, client: Any, make: Any, wait: Any) -> None:
+async def test_a_session_that_does_not_come_up(
+    nb: Any, client: Any, make: Any, wait: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is nudged, and after five seconds nothing refers to it until OVN has forgotten it; the other stays in use."""
+    for name, value in HELP.items():
+        monkeypatch.setattr(heal, name, value)
     await client.commit(vpc(make, "vpc1", ["a"]), gateway(make))
     say(nb, _2="up", _3="down")
     rows = bfd_uuids(nb)
@@ -367,16 +375,16 @@ async def test_a_session_that_does_not_come_up(nb: Any, client: Any, make: Any, 
         return str(nb.select("BFD")[rows[PEERS[1]]]["_version"])
 
     seen = version()
-    await wait(lambda: version() != seen, 3)
+    await wait(lambda: version() != seen)
     assert {row["min_rx"] for row in nb.select("BFD").values()} <= {1000, 1001}
-    await wait(lambda: not any(PEERS[1] in line for line in nb.routes("vpc1")), 7)
+    await wait(lambda: not any(PEERS[1] in line for line in nb.routes("vpc1")), 20)
     assert ROUTES[0].replace(" ecmp ", " ") in nb.routes("vpc1")
     say(nb, _3="admin_down")
-    await wait(lambda: any(PEERS[1] in line for line in nb.routes("vpc1")), 1)
+    await wait(lambda: any(PEERS[1] in line for line in nb.routes("vpc1")))
     assert bfd_uuids(nb) == rows
     say(nb, _3="up")
     await wait(lambda: serving(client)[PEERS[1]] == (bfd_pb2.SESSION_STATE_UP, True))
-    assert {row["min_rx"] for row in nb.select("BFD").values()} == {1000}
+    await wait(lambda: {row["min_rx"] for row in nb.select("BFD").values()} == {1000})
 
 
 async def test_reset_sessions(nb: Any, client: Any, make: Any, wait: Any) -> None:
@@ -403,7 +411,7 @@ async def test_reset_sessions(nb: Any, client: Any, make: Any, wait: Any) -> Non
     assert list((await client.stub.ResetSessions(unknown, timeout=10)).peers) == []
 
 
-async def test_restart_and_delete(nb: Any, start: Any, make: Any) -> None:
+async def test_restart_and_delete(nb: Any, start: Any, make: Any, wait: Any) -> None:
     """A new programmer finds everything in place; orphans go at its Resync, and a deletion leaves nothing."""
     intents = [
         vpc(make, "vpc1", ["a", "b"]),
@@ -414,6 +422,7 @@ async def test_restart_and_delete(nb: Any, start: Any, make: Any) -> None:
         await client.commit(*intents)
         say(nb, _2="up", _3="down")
         await client.commit(gateway(make, generation=2))
+        await wait(lambda: policies(nb) == [])
     async with start(nb) as client:
         client.session = "two"
         assert await client.commit(*intents) == [0, 0, 0]

@@ -15,6 +15,8 @@ from veg_ovn_programmer.core.view import Variant
 
 from tests.functional.ovn_programmer import kube_ovn_nb
 
+pytestmark = pytest.mark.usefixtures("no_healing")
+
 # The columns of Kube-OVN's routers that refer to our rows among others.
 SHARED = {"Logical_Router": ("ports", "policies", "static_routes")}
 LOCAL = ["192.168.0.0/24"]
@@ -195,7 +197,7 @@ async def test_kube_ovn_clears_a_router(filled: Any, start: Any, make: Any, rpc_
         before = ours()
         assert before
         await asyncio.to_thread(filled.nbctl, "lr-policy-del", "vpc1")
-        await wait(lambda: ours() == before, 3)
+        await wait(lambda: ours() == before)
 
 
 async def test_bfd_port_is_awaited(filled: Any, start: Any, make: Any, wait: Any) -> None:
@@ -208,7 +210,7 @@ async def test_bfd_port_is_awaited(filled: Any, start: Any, make: Any, wait: Any
         await asyncio.to_thread(
             filled.nbctl, "lrp-add", "vpc2", "bfd@vpc2", "0a:00:00:00:ff:02", "10.255.255.254/32"
         )
-        await wait(lambda: client.events[-1].outcome.state == pb.OUTCOME_STATE_COMMITTED, 2)
+        await wait(lambda: client.events[-1].outcome.state == pb.OUTCOME_STATE_COMMITTED)
 
 
 async def test_their_bfd_port_comes_and_goes(
@@ -221,7 +223,7 @@ async def test_their_bfd_port_comes_and_goes(
         assert "Logical_Router_Port" not in owned(filled, rpc_to)
         for command in ("lrp-del", "ha-chassis-group-del"):
             await asyncio.to_thread(filled.nbctl, command, "bfd@vpc1")
-        await wait(lambda: "Logical_Router_Port" in owned(filled, rpc_to), 3)
+        await wait(lambda: "Logical_Router_Port" in owned(filled, rpc_to))
 
 
 async def test_topology_intents_are_refused(filled: Any, start: Any, make: Any, rpc_to: Any) -> None:

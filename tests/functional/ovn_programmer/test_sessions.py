@@ -117,7 +117,7 @@ async def test_stream_is_numbered(client: Any, make: Any, wait: Any) -> None:
     await client.commit(make.vpc("vpc1"))
     await client.commit(make.vpc("vpc1"))
     await client.apply(make.gateway("b", "vpc1", ["10.1.0.1/24"], []))
-    await wait(lambda: len(client.events) >= 3, 2)
+    await wait(lambda: len(client.events) >= 3)
     late = client.stub.Watch(pb.WatchRequest())
     hello = await late.read()
     assert hello.hello.nb_schema.count(".") == 2
@@ -205,12 +205,12 @@ async def test_kube_ovn_topology(nb: Any, start: Any, make: Any, wait: Any) -> N
         assert [one.reason for one in outcomes] == ["", "TopologyNotManaged", ""]
         assert nb.routes("vpc1") == ["0.0.0.0/0 192.0.0.8 dst-ip", "::/0 100:: dst-ip"]
         await asyncio.to_thread(nb.nbctl, "--ecmp", "lr-route-add", "vpc1", "0.0.0.0/0", "192.168.0.254")
-        await wait(lambda: nb.routes("vpc1") == ["0.0.0.0/0 192.168.0.254 dst-ip", "::/0 100:: dst-ip"], 2)
+        await wait(lambda: nb.routes("vpc1") == ["0.0.0.0/0 192.168.0.254 dst-ip", "::/0 100:: dst-ip"])
         await asyncio.to_thread(nb.nbctl, "lr-route-del", "vpc1", "0.0.0.0/0")
-        await wait(lambda: nb.routes("vpc1") == ["0.0.0.0/0 192.0.0.8 dst-ip", "::/0 100:: dst-ip"], 2)
+        await wait(lambda: nb.routes("vpc1") == ["0.0.0.0/0 192.0.0.8 dst-ip", "::/0 100:: dst-ip"])
         (outcome,) = await client.delete(pb.IntentKey(kind=pb.INTENT_KIND_VPC, name="vpc1"))
         assert (outcome.reason, outcome.operations) == ("", 0)
         assert await client.resync() == []
         await client.delete(pb.IntentKey(kind=pb.INTENT_KIND_GATEWAY, name="default/b"))
-        await wait(lambda: nb.routes("vpc1") == [], 2)
+        await wait(lambda: nb.routes("vpc1") == [])
     assert [row["name"] for row in nb.select("Logical_Router_Port").values()] == ["vpc1-s"]

@@ -119,6 +119,15 @@ def test_a_failing_up_takes_down_what_it_built(own: Lab, monkeypatch: pytest.Mon
     assert left_of(own) == []
 
 
+def alive(group: int) -> bool:
+    """Whether a process group has a process."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("when", [0.02, 0.1, 0.25])
 def test_down_after_an_up_that_was_killed(own: Lab, when: float) -> None:
     """kill -9 of the program half-way through `up`: down removes what there is by then."""
@@ -128,11 +137,14 @@ def test_down_after_an_up_that_was_killed(own: Lab, when: float) -> None:
         "print('go', flush=True); Lab(Path(sys.argv[1])).up(LabSpec(nodes=2))"
     )
     argv = [sys.executable, "-c", script, str(own.directory)]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, stdout=pipe, stderr=subprocess.DEVNULL, start_new_session=True) as process:
         assert process.stdout
         process.stdout.readline()
         poll(lambda: False, when)
         process.kill()
+    # A command that it had started may go on for a moment, and make what `down` has looked for already.
+    poll(lambda: not alive(process.pid), 3)
     assert own.directory.exists() or left_of(own) == []
     own.down()
     assert left_of(own) == []

@@ -14,7 +14,7 @@ from veg_sandbox.harness import ECHO_PORT, eventually
 CONNECTIONS = 400
 OUTSIDE = "172.17.0.1"
 # Detection takes 300 ms; the rest is for machines that are busy with other things.
-OUTAGE_LIMIT_MS = 1500
+OUTAGE_LIMIT_MS = 3000
 PODS = "ovn.kubernetes.io/vpc-egress-gateway"
 
 

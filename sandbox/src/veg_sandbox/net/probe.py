@@ -104,49 +104,78 @@ def stream(  # noqa: PLR0913 - keywords, named at every call
     answers that follow each other in one flow, or from an end of the run; the worst flow),
     `latency_ms_p50`, `sources`.
     """
-    sockets = [target.open("udp", 0) for _ in range(flows)]
-    selector = selectors.DefaultSelector()
-    for flow, sock in enumerate(sockets):
-        selector.register(sock, selectors.EVENT_READ, flow)
+    told = _Stream(target, flows)
     started = time.monotonic()
-    last_answer, gaps = [started] * flows, [0.0] * flows
-    seen: set[tuple[int, int]] = set()
-    latencies: list[float] = []
-    sources: Counter[str] = Counter()
-    sent = rounds = 0
-    end = started + duration
-    while (now := time.monotonic()) < end + grace and not (now >= end and len(seen) == sent):
+    rounds, end = 0, started + duration
+    while (now := time.monotonic()) < end + grace and not (now >= end and told.complete):
         if stop is not None and stop.is_set():
             end, stop = min(end, now), None
         due = started + rounds * interval
+        if now - due > interval:
+            # After a pause of the machine the schedule moves: a burst would be lost in queues, by nobody's fault.
+            started += now - due
+            due = now
         if now < end and now >= due:
-            for sock in sockets:
-                with contextlib.suppress(OSError):  # an ICMP error of an earlier request; counted as lost
-                    sock.send(struct.pack("!Qd", rounds, now))
-                sent += 1
+            told.send(rounds)
             rounds += 1
-            continue
-        pause = (due if due < end else end + grace) - now
-        for key, _ in selector.select(max(0.0, pause)):
-            for source, number, sent_at in _answers(sockets[key.data]):
+        else:
+            told.listen((due if due < end else end + grace) - now)
+    told.listen(0)  # what came in while the machine stood still
+    return told.close(end)
+
+
+class _Stream:
+    """The flows of a stream and what became of them."""
+
+    def __init__(self, target: Target, flows: int) -> None:
+        self._sockets = [target.open("udp", 0) for _ in range(flows)]
+        self._selector = selectors.DefaultSelector()
+        for flow, sock in enumerate(self._sockets):
+            self._selector.register(sock, selectors.EVENT_READ, flow)
+        self._last, self._gaps = [time.monotonic()] * flows, [0.0] * flows
+        self._seen: set[tuple[int, int]] = set()
+        self._latencies: list[float] = []
+        self._sources: Counter[str] = Counter()
+        self._sent = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every request has been answered."""
+        return len(self._seen) == self._sent
+
+    def send(self, number: int) -> None:
+        """A request in each flow."""
+        for sock in self._sockets:
+            with contextlib.suppress(OSError):  # an ICMP error of an earlier request; counted as lost
+                sock.send(struct.pack("!Qd", number, time.monotonic()))
+            self._sent += 1
+
+    def listen(self, pause: float) -> None:
+        """Take the answers that are there, or the first that come within `pause` s."""
+        for key, _ in self._selector.select(max(0.0, pause)):
+            flow = key.data
+            for source, number, sent_at in _answers(self._sockets[flow]):
                 now = time.monotonic()
-                if (key.data, number) not in seen:
-                    seen.add((key.data, number))
-                    latencies.append(now - sent_at)
-                    sources[source] += 1
-                    gaps[key.data] = max(gaps[key.data], now - last_answer[key.data])
-                    last_answer[key.data] = now
-    for flow, sock in enumerate(sockets):
-        gaps[flow] = max(gaps[flow], end - last_answer[flow])
-        sock.close()
-    return {
-        "sent": sent,
-        "received": len(seen),
-        "lost": sent - len(seen),
-        "largest_gap_ms": _ms(max(gaps)),
-        "latency_ms_p50": _ms(statistics.median(latencies)) if latencies else None,
-        "sources": dict(sorted(sources.items())),
-    }
+                if (flow, number) not in self._seen:
+                    self._seen.add((flow, number))
+                    self._latencies.append(now - sent_at)
+                    self._sources[source] += 1
+                    self._gaps[flow] = max(self._gaps[flow], now - self._last[flow])
+                    self._last[flow] = now
+
+    def close(self, end: float) -> dict[str, Any]:
+        """The result, when requests ended at `end`."""
+        for flow, sock in enumerate(self._sockets):
+            self._gaps[flow] = max(self._gaps[flow], end - self._last[flow])
+            sock.close()
+        return {
+            "sent": self._sent,
+            "received": len(self._seen),
+            "lost": self._sent - len(self._seen),
+            "largest_gap_ms": _ms(max(self._gaps)),
+            "latency_ms_p50": _ms(statistics.median(self._latencies)) if self._latencies else None,
+            "sources": dict(sorted(self._sources.items())),
+        }
 
 
 def hold(target: Target, *, interval: float, duration: float, timeout: float) -> dict[str, Any]:

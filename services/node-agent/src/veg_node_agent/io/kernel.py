@@ -78,7 +78,8 @@ class Kernel:
     def apply(self, operations: Sequence[Operation]) -> Outcome:
         """Carry out the operations in order.
 
-        After a failure the rest of the same family is left out, except for what only closes the source guard.
+        After a failure the rest of the same family is left out, except for what only closes the source guard. A missing
+        exemption holds nothing up: it is BFD's matter, not that of the traffic.
         """
         done: list[Operation] = []
         errors: list[str] = []
@@ -96,7 +97,8 @@ class Kernel:
                     done += batch
                 except KernelError as error:
                     errors.append(str(error))
-                    failed.add(family)
+                    if not isinstance(batch[0], ExemptOp):
+                        failed.add(family)
         return Outcome(tuple(done), tuple(errors))
 
     def _read_routing(self) -> Snapshot:
