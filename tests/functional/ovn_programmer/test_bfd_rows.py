@@ -411,6 +411,36 @@ async def test_reset_sessions(nb: Any, client: Any, make: Any, wait: Any) -> Non
     assert list((await client.stub.ResetSessions(unknown, timeout=10)).peers) == []
 
 
+async def test_who_died_with_the_port_starts_afresh(nb: Any, client: Any, make: Any, wait: Any) -> None:
+    """When the port leaves a chassis, what OVN believes of a replica there is not believed; others stay as they are, and so
+    does a gateway that has nobody else.
+    """
+    three = [*PEERS, "192.168.0.4"]
+    intent = gateway(make, peers=three)
+    intent.gateway.bfd.chassis.update(dict(zip(three, "abb", strict=True)))
+    await client.commit(vpc(make, "vpc1", ["a", "b", "c"]), intent)
+    say(nb, _2="up", _3="up", _4="up")
+    await wait(lambda: len(serving(client)) == 3 and all(one for _, one in serving(client).values()))
+    port = ("set", "logical_router_port", "bfd@vpc1")
+
+    def routed() -> set[str]:
+        return {peer for peer in three if any(peer in line for line in nb.routes("vpc1"))}
+
+    nb.nbctl(*port, "status:hosting-chassis=a")
+    await wait(lambda: groups(nb)["a"] == 3)
+    assert routed() == set(three)
+    nb.nbctl(*port, "status:hosting-chassis=b")
+    await wait(lambda: routed() == {"192.168.0.3", "192.168.0.4"})
+    say(nb, _2="admin_down")
+    await wait(lambda: routed() == set(three))
+    say(nb, _2="down", _3="up", _4="up")
+    await wait(lambda: serving(client)[three[0]][1] is False)
+    # Both that are left share the fate of the port's chassis: nobody would be left.
+    nb.nbctl(*port, "status:hosting-chassis=c")
+    await wait(lambda: groups(nb)["c"] == 3)
+    assert routed() == set(three)
+
+
 async def test_restart_and_delete(nb: Any, start: Any, make: Any, wait: Any) -> None:
     """A new programmer finds everything in place; orphans go at its Resync, and a deletion leaves nothing."""
     intents = [

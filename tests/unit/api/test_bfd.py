@@ -213,7 +213,10 @@ def test_timers_change_live(two: World) -> None:
     before = wanted(two)
     two.put(example(bfd={"enabled": True, "minRX": 100, "minTX": 50, "multiplier": 5}))
     two.settle()
-    assert wanted(two) == dataclasses.replace(before, bfd=BfdIntent(100, 50, 5, "bfd@vpc1"))
+    assert wanted(two) == dataclasses.replace(
+        before,
+        bfd=BfdIntent(100, 50, 5, "bfd@vpc1", nodes=(("192.168.0.2", "node1"), ("192.168.0.3", "node2"))),
+    )
     # The same at both ends.
     assert config(two)["bfd"]["timers"] == {"minRxMs": 100, "minTxMs": 50, "multiplier": 5}
     assert config(two)["uplink"]["intervalMs"] == 100
@@ -416,6 +419,6 @@ def test_the_default_vpc_too(world: World) -> None:
     world.put(obj("Vpc", "ovn-cluster", spec={"bfdPort": {"enabled": True, "ip": "10.255.255.254"}}))
     world.put(gateway("gateway2", bfd={"enabled": True}))
     world.settle()
-    assert wanted(world).bfd == BfdIntent(1000, 1000, 3, "bfd@ovn-cluster")
+    assert wanted(world).bfd == BfdIntent(1000, 1000, 3, "bfd@ovn-cluster", nodes=(("10.16.0.2", "node1"),))
     assert config(world)["families"][0]["vpcCidrs"] == ["10.255.255.254/32"]
     assert world.status("gateway2")["ready"] is True

@@ -274,7 +274,9 @@ def _bfd(bfd: BfdIntent | None) -> programmer_pb2.BfdIntent | None:
     if bfd is None:
         return None
     timers = bfd_pb2.Timers(min_rx_ms=bfd.min_rx, min_tx_ms=bfd.min_tx, multiplier=bfd.multiplier)
-    return programmer_pb2.BfdIntent(timers=timers, logical_port=bfd.logical_port, silent=bfd.silent)
+    return programmer_pb2.BfdIntent(
+        timers=timers, logical_port=bfd.logical_port, silent=bfd.silent, chassis=dict(bfd.nodes)
+    )
 
 
 def _bfd_port(port: BfdPortIntent | None) -> programmer_pb2.BfdPort | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from veg_common import logs
 
 from veg_ovn_programmer import metrics
-from veg_ovn_programmer.core.bfd import ADMIN_DOWN, Session, spare
+from veg_ovn_programmer.core.bfd import ADMIN_DOWN, Session, sharing_fate, spare
 from veg_ovn_programmer.core.book import Book
 from veg_ovn_programmer.core.heal import Healer
 from veg_ovn_programmer.core.intents import Gateway, Key
@@ -29,6 +29,7 @@ class Care:
         self._healer = Healer()
         self._timer: asyncio.TimerHandle | None = None
         self._sessions: dict[Key, dict[str, Session]] = {}
+        self._carriers: dict[str, str] = {}
         self._log = logs.get("care")
 
     def scene(self, book: Book) -> Scene:
@@ -65,14 +66,29 @@ class Care:
             self._ask([key])
         self._later()
 
-    def reset(self, gateway: Gateway, peers: Sequence[str]) -> list[str]:
+    def reset(self, gateway: Gateway, peers: Sequence[str], why: str = "asked") -> list[str]:
         """Have sessions start afresh, all when `peers` is empty; returns which, see core.bfd.spare."""
         chosen = spare(gateway, peers, self._sessions.get(gateway.key, {}).values())
         reset = self._healer.reset(gateway.key, chosen, self._loop.time())
-        self._log.info("sessions start afresh", owner=str(gateway.key), asked=list(peers), peers=reset)
-        metrics.RESETS.labels("asked").inc(len(reset))
+        self._log.info(
+            "sessions start afresh", owner=str(gateway.key), asked=list(peers), peers=reset, why=why
+        )
+        metrics.RESETS.labels(why).inc(len(reset))
         self._later()
         return reset
+
+    def carried(self, port: str, chassis: str, users: Callable[[str], Iterable[Gateway]]) -> None:
+        """Note the chassis that a BFD port is on. When the port has moved, the sessions of replicas on the chassis that it
+        left start afresh: if they died together, OVN's next speaker never had the session and leaves it `up` for ever.
+        """
+        left = self._carriers.get(port, chassis)
+        self._carriers[port] = chassis
+        if left == chassis:
+            return
+        for gateway in users(port):
+            peers = sharing_fate(gateway, left, self._sessions.get(gateway.key, {}).values())
+            if peers and self.reset(gateway, peers, why="port_moved"):
+                self._ask([gateway.key])
 
     def forget(self, keys: Iterable[Key]) -> None:
         """Have OVN forget the sessions of gateways whose BFD port has another address now: it would keep the old one."""

@@ -203,8 +203,14 @@ def _gateway(message: pb.Gateway) -> intents.Gateway:
 
 def _bfd(message: pb.BfdIntent) -> intents.Bfd:
     timers = message.timers
-    silent = tuple(message.silent)
-    return intents.Bfd(message.logical_port, timers.min_rx_ms, timers.min_tx_ms, timers.multiplier, silent)
+    return intents.Bfd(
+        message.logical_port,
+        timers.min_rx_ms,
+        timers.min_tx_ms,
+        timers.multiplier,
+        tuple(message.silent),
+        tuple(sorted(message.chassis.items())),
+    )
 
 
 def _key(where: str, message: pb.IntentKey) -> Key:

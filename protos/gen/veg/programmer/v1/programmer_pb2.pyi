@@ -275,9 +275,30 @@ class BfdIntent(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ChassisEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TIMERS_FIELD_NUMBER: _builtins.int
     LOGICAL_PORT_FIELD_NUMBER: _builtins.int
     SILENT_FIELD_NUMBER: _builtins.int
+    CHASSIS_FIELD_NUMBER: _builtins.int
     logical_port: _builtins.str
     """The logical router port that speaks, e.g. "bfd@vpc1"."""
     @_builtins.property
@@ -290,16 +311,24 @@ class BfdIntent(_message.Message):
         gateway its pods are replaced one by one; those of before must not be lost until their successors' sessions are up.
         """
 
+    @_builtins.property
+    def chassis(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The chassis that a nexthop is on, by its address, as far as it is known. OVN leaves a session `up` whose peer dies
+        together with the chassis that carries the logical port: when the port has moved, sessions of nexthops on the chassis
+        that it left start afresh.
+        """
+
     def __init__(
         self,
         *,
         timers: _bfd_pb2.Timers | None = ...,
         logical_port: _builtins.str = ...,
         silent: _abc.Iterable[_builtins.str] | None = ...,
+        chassis: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timers", b"timers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["logical_port", b"logical_port", "silent", b"silent", "timers", b"timers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chassis", b"chassis", "logical_port", b"logical_port", "silent", b"silent", "timers", b"timers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

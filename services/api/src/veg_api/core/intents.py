@@ -33,7 +33,8 @@ class GatewayFamilyIntent:
 class BfdIntent:
     """OVN's end of a gateway's sessions: timers in ms, and the router port that speaks.
 
-    `silent` are nexthops without a speaker: pods from before BFD was switched on.
+    `silent` are nexthops without a speaker: pods from before BFD was switched on. `nodes` are (address, node) of those
+    whose node is known.
     """
 
     min_rx: int
@@ -41,6 +42,7 @@ class BfdIntent:
     multiplier: int
     logical_port: str
     silent: tuple[str, ...] = ()
+    nodes: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,9 @@ def intent(
         mute = {text for replica in replicas if replica.silent for text in replica.internal}
         silent = tuple(hop for hop in hops if hop in mute)
         port = bfd_port_name(resolved.vpc)
-        bfd = BfdIntent(asked.min_rx, asked.min_tx, asked.multiplier, port, silent)
+        on = {text: r.pod.node for r in replicas if r.pod.node for text in r.internal if text in hops}
+        nodes = tuple(sorted(on.items()))
+        bfd = BfdIntent(asked.min_rx, asked.min_tx, asked.multiplier, port, silent, nodes)
     return GatewayIntent(
         namespace=key[0],
         name=key[1],

@@ -184,6 +184,21 @@ def sessions(gateway: Gateway, view: View) -> tuple[Session, ...]:
     )
 
 
+def carrier(intent: object, view: View) -> str:
+    """The chassis that a VPC's BFD port is on; "" when OVN says none, or there is no port of ours."""
+    if isinstance(intent, Vpc) and intent.bfd_port is not None:
+        return view.carrier(port_name(intent.name))
+    return ""
+
+
+def sharing_fate(gateway: Gateway, chassis: str, view_of: Iterable[Session]) -> list[str]:
+    """The peers on a chassis whose sessions OVN believes in."""
+    if gateway.bfd is None:
+        return []
+    serving_now = {one.peer for one in view_of if one.serving}
+    return [peer for peer, on in gateway.bfd.chassis if on == chassis and peer in serving_now]
+
+
 def spare(gateway: Gateway, peers: Iterable[str], view_of: Iterable[Session]) -> list[str]:
     """Which of these peers' sessions may start afresh: never all that serve a family.
 

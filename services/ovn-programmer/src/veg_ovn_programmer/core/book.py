@@ -120,6 +120,11 @@ class Book:
         entry.removed = entry.refused = False
         return {intent.key} | self._relate(old, intent)
 
+    def speaking_by(self, port: str) -> list[Gateway]:
+        """The gateways whose sessions are those of a BFD port."""
+        held = (entry.intent for entry in self.entries.values())
+        return [one for one in held if isinstance(one, Gateway) and one.bfd and one.bfd.logical_port == port]
+
     def readdressed(self, vpc: Vpc) -> list[Key]:
         """The gateways with sessions of a VPC's BFD port, if the port has other addresses in this intent than now."""
         now = self.vpcs.get(vpc.name)
@@ -127,13 +132,7 @@ class Book:
             return []
         if now.bfd_port.addresses == vpc.bfd_port.addresses:
             return []
-        port = port_name(vpc.name)
-        intents = (entry.intent for entry in self.entries.values())
-        return [
-            one.key
-            for one in intents
-            if isinstance(one, Gateway) and one.bfd and one.bfd.logical_port == port
-        ]
+        return [one.key for one in self.speaking_by(port_name(vpc.name))]
 
     def refuse(self, outcome: Outcome) -> bool:
         """Keep a refusal: the last good intent stays in force, and the key belongs to the picture.

@@ -58,6 +58,8 @@ class Bfd:
     multiplier: int
     silent: tuple[str, ...] = ()
     """Nexthops without a speaker: they get traffic without a session."""
+    chassis: tuple[tuple[str, str], ...] = ()
+    """(address, chassis) of the nexthops whose chassis is known."""
 
 
 @dataclass(frozen=True)

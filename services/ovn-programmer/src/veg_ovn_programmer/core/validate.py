@@ -93,7 +93,8 @@ def _bfd(bfd: Bfd) -> Bfd:
             "InvalidTimers", f"bfd.timers.multiplier: {bfd.multiplier} is not 1..{MAX_MULTIPLIER}"
         )
     silent = dict.fromkeys(str(_address("bfd.silent", text, None)) for text in bfd.silent)
-    return replace(bfd, silent=tuple(silent))
+    chassis = {str(_address("bfd.chassis", text, None)): on for text, on in bfd.chassis}
+    return replace(bfd, silent=tuple(silent), chassis=tuple(sorted(chassis.items())))
 
 
 def _bfd_port(port: BfdPort) -> BfdPort:

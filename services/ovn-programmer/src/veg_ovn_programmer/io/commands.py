@@ -14,7 +14,7 @@ from uuid import UUID
 from ovsdbapp.backend.ovs_idl.command import BaseCommand
 
 from veg_ovn_programmer.core import rows
-from veg_ovn_programmer.core.bfd import Session
+from veg_ovn_programmer.core.bfd import Session, carrier
 from veg_ovn_programmer.core.book import Job
 from veg_ovn_programmer.core.desired import desired, lack, sessions
 from veg_ovn_programmer.core.diff import Action, Op, diff
@@ -37,6 +37,8 @@ class Result:
     """The rows are written, but something that they need is not there."""
     sessions: tuple[Session, ...] = ()
     """What OVN says of the owner's BFD sessions, and what the rows make of it."""
+    carrier: str = ""
+    """The chassis that the owner's BFD port is on, see core.bfd.carrier."""
 
 
 class ReconcileCommand(BaseCommand):  # type: ignore[misc]  # ovsdbapp ships no types
@@ -97,7 +99,12 @@ class ReconcileCommand(BaseCommand):  # type: ignore[misc]  # ovsdbapp ships no 
             return Result(error=error)
         for op in ops:
             self._execute(txn, op)
-        return Result(ops, lack=lack(job.intent, self._view), sessions=sessions(job.intent, self._view))
+        return Result(
+            ops,
+            lack=lack(job.intent, self._view),
+            sessions=sessions(job.intent, self._view),
+            carrier=carrier(job.intent, self._view),
+        )
 
     def _check(self, ops: Sequence[Op]) -> None:
         """Raises WaitingError before anything is written, so that nobody sees half of an intent."""
