@@ -387,6 +387,19 @@ def test_a_speaker_without_sessions_that_ovn_believes_in_is_a_suspect(two: World
     assert suspects() == ()
 
 
+def test_one_family_that_ovn_knows_to_be_down_makes_no_suspect_of_the_other() -> None:
+    """The speaker is not ready because of the session that OVN does not believe in either: the other one is left alone."""
+    world = third("dual")
+    world.put(example("dual"))
+    world.settle()
+    six = next(text for text in world.sessions[NAME] if ":" in text)
+    name = next(p["pod"] for p in world.status("gateway2")["pods"] if six in p["internalIPs"])
+    kubelet(world, name, "bfdd")
+    assert six in world.plan("gateway2").suspects
+    world.sessions[NAME][six] = DOWN
+    assert world.plan("gateway2").suspects == ()
+
+
 def test_moving_pods_waits_for_sessions(two: World) -> None:
     """After a change of addresses the next pod is replaced only when the one before has its session up."""
     two.sessions_come_up = False

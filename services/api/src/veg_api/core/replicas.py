@@ -105,13 +105,15 @@ def suspects(
 ) -> tuple[str, ...]:
     """Addresses of nexthops that OVN says are Up although the kubelet says that the speaker's sessions are not.
 
-    OVN keeps a stale Up when its port moved while the replica died, and sends traffic there.
+    OVN keeps a stale Up when its port moved while the replica died, and sends traffic there. Where OVN knows of one
+    family's session that it is not Up, the two agree: the speaker is ready when all of its sessions are Up.
     """
     if resolved.bfd is None or snapshot.programmer.link != "connected":
         return ()
     sessions = snapshot.programmer.sessions.get("/".join(key), {})
-    mute = [r for r in replicas if r.nexthop and r.pod.container_ready(BFD_CONTAINER) is False]
-    found = (text for r in mute for text in r.internal if (s := sessions.get(text)) and s.state == "Up")
+    believed = [r for r in replicas if r.nexthop and r.bfd is not None and r.bfd.state == "Up"]
+    mute = [r for r in believed if r.pod.container_ready(BFD_CONTAINER) is False]
+    found = (text for r in mute for text in r.internal if text in sessions)
     return tuple(sorted(found, key=addresses.numeric_key))
 
 
