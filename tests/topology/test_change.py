@@ -196,7 +196,7 @@ def test_what_a_hand_removes_in_a_pod_comes_back(lab: Lab, breaking: str, view: 
     lab.start(gateway("gw", SNAT_ALL), pod("client"), gateways=("gw",), pods=("client",))
     (name,) = lab.gateway_pods("gw")
     inside = ("exec", name, "-c", "gateway", "--")
-    before = lab(*inside, "sh", "-c", view).strip()
+    before = lab(*inside, "sh", "-c", view).rstrip("\n")
     took = int(lab(*inside, "sh", "-c", REPAIR, "sh", breaking, view, before, timeout=60)) / 1e9
     assert took < within
     (external,) = lab.status("gw")["externalIPs"]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from veg_common import logs
 
 from veg_ovn_programmer import metrics
-from veg_ovn_programmer.core.bfd import ADMIN_DOWN, Session, sharing_fate, spare
+from veg_ovn_programmer.core.bfd import ADMIN_DOWN, Session, port_name, sharing_fate, spare
 from veg_ovn_programmer.core.book import Book
 from veg_ovn_programmer.core.heal import Healer
 from veg_ovn_programmer.core.intents import Gateway, Key
@@ -17,6 +17,8 @@ from veg_ovn_programmer.ticket import Event
 
 # Seconds between two rounds of help, at least, however many sessions there are.
 ROUND_S = 0.05
+# A BFD port has moved when it has been elsewhere for so many seconds: a chassis that returns claims it too, for a moment.
+SETTLED_S = 1.0
 
 
 class Care:
@@ -30,6 +32,7 @@ class Care:
         self._timer: asyncio.TimerHandle | None = None
         self._sessions: dict[Key, dict[str, Session]] = {}
         self._carriers: dict[str, str] = {}
+        self._moving: dict[str, asyncio.TimerHandle] = {}
         self._log = logs.get("care")
 
     def scene(self, book: Book) -> Scene:
@@ -41,6 +44,7 @@ class Care:
             held=frozenset(healer.held),
             away=frozenset(healer.away),
             nudged=frozenset(healer.nudged),
+            carriers=dict(self._carriers),
         )
 
     def sessions(self) -> list[Session]:
@@ -77,18 +81,28 @@ class Care:
         self._later()
         return reset
 
-    def carried(self, port: str, chassis: str, users: Callable[[str], Iterable[Gateway]]) -> None:
-        """Note the chassis that a BFD port is on. When the port has moved, the sessions of replicas on the chassis that it
-        left start afresh: if they died together, OVN's next speaker never had the session and leaves it `up` for ever.
+    def carried(self, owner: Key, chassis: str, users: Callable[[str], Iterable[Gateway]]) -> None:
+        """Note the chassis that a VPC's BFD port is on. When the port has moved and stays there, the sessions of replicas on
+        the chassis that it left start afresh: if they died together, OVN's next speaker never had the session and leaves it
+        `up` for ever.
         """
-        left = self._carriers.get(port, chassis)
-        self._carriers[port] = chassis
-        if left == chassis:
-            return
+        port = port_name(owner.name)
+        if (moving := self._moving.pop(port, None)) is not None:
+            moving.cancel()
+        if self._carriers.setdefault(port, chassis) != chassis:
+            self._moving[port] = self._loop.call_later(SETTLED_S, self._moved, owner, chassis, users)
+
+    def _moved(self, owner: Key, chassis: str, users: Callable[[str], Iterable[Gateway]]) -> None:
+        port = port_name(owner.name)
+        del self._moving[port]
+        left, self._carriers[port] = self._carriers[port], chassis
+        self._log.info("BFD port moved", owner=str(owner), left=left, now=chassis)
+        look = [owner]
         for gateway in users(port):
             peers = sharing_fate(gateway, left, self._sessions.get(gateway.key, {}).values())
             if peers and self.reset(gateway, peers, why="port_moved"):
-                self._ask([gateway.key])
+                look.append(gateway.key)
+        self._ask(look)
 
     def forget(self, keys: Iterable[Key]) -> None:
         """Have OVN forget the sessions of gateways whose BFD port has another address now: it would keep the old one."""
@@ -100,8 +114,9 @@ class Care:
 
     def stop(self) -> None:
         """No more help."""
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, *self._moving.values()):
+            if timer is not None:
+                timer.cancel()
 
     def _round(self) -> None:
         held = set(self._healer.held)

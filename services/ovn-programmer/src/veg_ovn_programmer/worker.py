@@ -20,7 +20,6 @@ from veg_ovn_programmer.agenda import Agenda
 from veg_ovn_programmer.care import Care
 from veg_ovn_programmer.committer import Committer
 from veg_ovn_programmer.core import rows
-from veg_ovn_programmer.core.bfd import port_name
 from veg_ovn_programmer.core.book import Book, Job, Outcome, State
 from veg_ovn_programmer.core.diff import Op
 from veg_ovn_programmer.core.intents import Gateway, Intent, Key, Kind, Vpc
@@ -347,7 +346,7 @@ class Worker:
         if result.error is None:
             self.care.observe(key, result.sessions)
             if result.carrier:
-                self.care.carried(port_name(key.name), result.carrier, self.book.speaking_by)
+                self.care.carried(key, result.carrier, self.book.speaking_by)
         for op in result.ops:
             metrics.OPERATIONS.labels(op.action.name.lower()).inc()
         before = self.book.outcome(key)

@@ -69,9 +69,10 @@ def port_rows(vpc: Vpc, port: BfdPort, view: View) -> list[Row]:
     """A VPC's BFD port. Raises WaitingError when no address is left for the join."""
     name = port_name(vpc.name)
     wanted = [_own(rows.HA_GROUP, vpc, None, {"name": name})]
-    # The node that carries the port now comes first: when one that had it returns, moving it back would end every
-    # session of the VPC for a second or two.
-    nodes = sorted(port.nodes, key=lambda node: node != view.carrier(name))
+    # The node that carries the port comes first: when one that had it returns, moving it back would end every session
+    # of the VPC for a second or two. While it returns both may say that they have it: what they say in turn is not followed.
+    first = view.scene.carriers.get(name) or view.carrier(name)
+    nodes = sorted(port.nodes, key=lambda node: node != first)
     for place, node in enumerate(nodes):
         columns: dict[str, Value] = {"chassis_name": node, "priority": len(nodes) - place}
         wanted.append(_own(rows.HA_CHASSIS, vpc, name, columns))

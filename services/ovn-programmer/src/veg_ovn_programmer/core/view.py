@@ -32,6 +32,8 @@ class Scene:
     """Those of them whose row shall not be there at all."""
     nudged: frozenset[tuple[Key, str]] = frozenset()
     """Sessions whose row shall differ a little for now, so that OVN looks at it."""
+    carriers: Mapping[str, str] = field(default_factory=dict)
+    """The chassis of each BFD port, once it had stayed there for a while."""
 
 
 def _no_foreign_default(_router: str, _family: int) -> bool:
