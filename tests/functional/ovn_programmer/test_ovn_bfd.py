@@ -238,29 +238,29 @@ async def test_a_replica_dies_and_returns(
     remote, client = world
     await speak(speakers)
     await client.commit(gateway(make, default=default))
-    await wait(all_up(remote), 20)
-    await wait(lambda: set(states(client).values()) == {UP})
+    await wait(all_up(remote), 30)
+    await wait(lambda: set(states(client).values()) == {UP}, 30)
     await asyncio.gather(*map(pod_up, speakers.values()))
     await asyncio.sleep(0.5)  # OVN goes by the interval of the last packet it had
     died = time.monotonic()
     speakers[2].kill()
     dead = ("192.168.0.2", "fd00::2")
-    await wait(lambda: all(states(client)[peer][1] is False for peer in dead))
+    await wait(lambda: all(states(client)[peer][1] is False for peer in dead), 30)
     sys.stdout.write(f"not serving any more after {(time.monotonic() - died) * 1e3:.0f} ms\n")
-    await wait(all_up(remote, dead))
+    await wait(all_up(remote, dead), 30)
     if default:
         rerouted = "29100 ip4.src == 192.168.0.0/24 reroute 192.168.0.3, 192.168.0.4"
-        await wait(lambda: rerouted in remote.shown("lr-policy-list", "vpc1"))
+        await wait(lambda: rerouted in remote.shown("lr-policy-list", "vpc1"), 30)
     speakers[3].kill()
     speakers[4].kill()
     closed = {"29090 ip4.src == 192.168.0.0/24 drop", "29090 ip6.src == fd00::/64 drop"}
-    await wait(lambda: closed <= set(remote.shown("lr-policy-list", "vpc1")))
+    await wait(lambda: closed <= set(remote.shown("lr-policy-list", "vpc1")), 30)
     back = time.monotonic()
     await speak(speakers)
-    await wait(all_up(remote), 30)
+    await wait(all_up(remote), 60)
     sys.stdout.write(f"all up again after {time.monotonic() - back:.1f} s\n")
-    await wait(lambda: set(states(client).values()) == {UP})
-    await wait(lambda: not any(" drop" in line for line in remote.shown("lr-policy-list", "vpc1")))
+    await wait(lambda: set(states(client).values()) == {UP}, 30)
+    await wait(lambda: not any(" drop" in line for line in remote.shown("lr-policy-list", "vpc1")), 30)
 
 
 async def test_retuned_live(world: Any, speakers: Any, make: Any, wait: Any) -> None:
