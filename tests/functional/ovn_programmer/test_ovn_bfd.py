@@ -118,8 +118,9 @@ class Speaker:
             yield bfd_grpc.BfdServiceStub(opened)
 
     async def sessions(self) -> list[bfd_pb2.Session]:
+        request = bfd_pb2.ListSessionsRequest()
         async with self.stub() as stub:
-            return list((await stub.ListSessions(bfd_pb2.ListSessionsRequest(), timeout=5)).sessions)
+            return list((await stub.ListSessions(request, wait_for_ready=True, timeout=20)).sessions)
 
     def kill(self) -> None:
         """As a crash: nobody says goodbye."""
@@ -322,14 +323,16 @@ async def test_admin_down(world: Any, speakers: Any, make: Any, wait: Any) -> No
     await wait(lambda: set(states(client).values()) == {UP})
     await asyncio.gather(*map(pod_up, speakers.values()))
     async with speakers[2].stub() as stub:
-        await stub.SetAdminDown(bfd_pb2.SetAdminDownRequest(down=True, reason="test"), timeout=10)
+        down = bfd_pb2.SetAdminDownRequest(down=True, reason="test")
+        await stub.SetAdminDown(down, wait_for_ready=True, timeout=20)
     dead = ("192.168.0.2", "fd00::2")
     first = await wait(lambda: any(states(client)[peer][1] is False for peer in dead), 8)
     second = await wait(lambda: all(states(client)[peer][1] is False for peer in dead), 8)
     sys.stdout.write(f"out after {first * 1e3:.0f} ms, both {second * 1e3:.0f} ms later\n")
     assert second < 2.5  # and not the five seconds of OVN's batch
     async with speakers[2].stub() as stub:
-        await stub.SetAdminDown(bfd_pb2.SetAdminDownRequest(down=False), timeout=10)
+        up = bfd_pb2.SetAdminDownRequest(down=False)
+        await stub.SetAdminDown(up, wait_for_ready=True, timeout=20)
     await wait(all_up(remote), 20)
 
 
