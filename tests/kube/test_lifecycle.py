@@ -274,7 +274,7 @@ def test_the_api_server_away(rig: Rig) -> None:
 
 
 def test_the_lease_deleted(rig: Rig) -> None:
-    """Somebody leads again within 20 s."""
+    """Somebody leads again."""
     rig.kubectl("delete", "lease", "vpc-egress-gateway-api", "-n", RELEASE_NAMESPACE)
     rig.eventually(lambda: leader(rig), 40, "a leader")
     rescale(rig, 1)

@@ -118,7 +118,7 @@ def test_an_exhausted_pool_says_numbers(good: Lab) -> None:
     assert "tiny" in found["message"]  # type: ignore[index]
     assert "5" in found["message"]  # type: ignore[index]
     good("scale", "veg", "full", "--replicas=2")
-    good("wait", "veg", "full", "--timeout", "60", timeout=90)
+    good.ready("full")
     good("delete", "veg", "full", timeout=60)
 
 

@@ -158,7 +158,8 @@ def files(lab: Lab) -> list[str]:
     return sorted(f"{kind}/{i['metadata']['name']}" for kind in kinds for i in lab.items(kind))
 
 
-# In the pod, in one go: break something ($1), then look ($2) until it reads as before ($3); prints how many seconds it took.
+# In the pod, in one go: break something ($1), then look ($2) until it reads as before ($3); prints how many
+# nanoseconds it took.
 REPAIR = """
 eval "$1" || exit 2; begun=$(date +%s%N)
 for _ in $(seq 700); do
@@ -167,7 +168,7 @@ for _ in $(seq 700); do
 done
 eval "$2"; exit 1
 """
-# node-agent reads everything every three seconds: what is back sooner was healed by an event.
+# node-agent reads the routing back every fifteen seconds: what is back sooner was healed by an event.
 EVENT_S = 2.0
 
 

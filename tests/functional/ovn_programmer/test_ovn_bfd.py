@@ -192,6 +192,11 @@ async def pod_up(one: Speaker) -> list[bfd_pb2.Session]:
         await asyncio.sleep(0.05)
 
 
+async def downs(speakers: dict[int, Speaker]) -> dict[int, list[int]]:
+    """How often each pod's sessions have gone down so far; all are up."""
+    return {n: [session.downs for session in await pod_up(one)] for n, one in speakers.items()}
+
+
 def states(client: Any) -> dict[str, tuple[int, bool]]:
     """The last state and serving of every peer, as told by Watch."""
     return {
@@ -270,7 +275,7 @@ async def test_retuned_live(world: Any, speakers: Any, make: Any, wait: Any) -> 
     await speak(speakers, SLOW_MS)
     await client.commit(gateway(make, ms=SLOW_MS))
     await wait(all_up(remote), 30)
-    before = {n: [one.downs for one in await pod_up(speakers[n])] for n in speakers}
+    before = await downs(speakers)
     uuids = sorted(remote.nbctl("--bare", "--columns=_uuid", "list", "bfd").split())
     assert await client.commit(gateway(make, ms=1200, generation=2)) == [6]
     await speak(speakers, 1200)
@@ -281,7 +286,7 @@ async def test_retuned_live(world: Any, speakers: Any, make: Any, wait: Any) -> 
             await asyncio.sleep(0.1)
     assert sorted(remote.nbctl("--bare", "--columns=_uuid", "list", "bfd").split()) == uuids
     await wait(all_up(remote))
-    assert {n: [one.downs for one in await pod_up(speakers[n])] for n in speakers} == before
+    assert await downs(speakers) == before
 
 
 async def test_reset_sessions(world: Any, speakers: Any, make: Any, wait: Any) -> None:
@@ -290,7 +295,7 @@ async def test_reset_sessions(world: Any, speakers: Any, make: Any, wait: Any) -
     await speak(speakers, SLOW_MS)
     await client.commit(gateway(make, ms=SLOW_MS))
     await wait(all_up(remote), 30)
-    before = {n: [one.downs for one in await pod_up(speakers[n])] for n in speakers}
+    before = await downs(speakers)
     request = pb.ResetSessionsRequest(gateway=gateway(make).gateway.key, peers=["192.168.0.3", "10.9.9.9"])
     reply = await client.stub.ResetSessions(request, timeout=10)
     assert list(reply.peers) == ["192.168.0.3"]
@@ -298,7 +303,7 @@ async def test_reset_sessions(world: Any, speakers: Any, make: Any, wait: Any) -
     took = await wait(lambda: states(client)["192.168.0.3"] == UP and len(client.events) > seen + 1, 20)
     sys.stdout.write(f"up again after {took:.1f} s\n")
     before[3][0] += 1
-    assert {n: [one.downs for one in await pod_up(speakers[n])] for n in speakers} == before
+    assert await downs(speakers) == before
 
 
 async def test_speakers_that_start_late(world: Any, speakers: Any, make: Any, wait: Any) -> None:

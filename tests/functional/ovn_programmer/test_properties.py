@@ -79,7 +79,7 @@ def key(kind: str, name: str) -> pb.IntentKey:
 
 
 def content(nb: Any) -> list[str]:
-    """Every row of ours without what the server chose or time did, and the name of what holds it."""
+    """Every row of ours without what the server chose, and the name of what holds it."""
     names: dict[str, str] = {}
     for table in ("Logical_Router", "Logical_Switch", "HA_Chassis_Group"):
         for row in nb.select(table).values():

@@ -81,7 +81,7 @@ class Care:
         self._later()
         return reset
 
-    def carried(self, owner: Key, chassis: str, users: Callable[[str], Iterable[Gateway]]) -> None:
+    def carried(self, owner: Key, chassis: str, book: Book) -> None:
         """Note the chassis that a VPC's BFD port is on. When the port has moved and stays there, the sessions of replicas on
         the chassis that it left start afresh: if they died together, OVN's next speaker never had the session and leaves it
         `up` for ever.
@@ -90,15 +90,15 @@ class Care:
         if (moving := self._moving.pop(port, None)) is not None:
             moving.cancel()
         if self._carriers.setdefault(port, chassis) != chassis:
-            self._moving[port] = self._loop.call_later(SETTLED_S, self._moved, owner, chassis, users)
+            self._moving[port] = self._loop.call_later(SETTLED_S, self._moved, owner, chassis, book)
 
-    def _moved(self, owner: Key, chassis: str, users: Callable[[str], Iterable[Gateway]]) -> None:
+    def _moved(self, owner: Key, chassis: str, book: Book) -> None:
         port = port_name(owner.name)
         del self._moving[port]
         left, self._carriers[port] = self._carriers[port], chassis
         self._log.info("BFD port moved", owner=str(owner), left=left, now=chassis)
         look = [owner]
-        for gateway in users(port):
+        for gateway in book.speaking_by(port):
             peers = sharing_fate(gateway, left, self._sessions.get(gateway.key, {}).values())
             if peers and self.reset(gateway, peers, why="port_moved"):
                 look.append(gateway.key)

@@ -346,7 +346,7 @@ class Worker:
         if result.error is None:
             self.care.observe(key, result.sessions)
             if result.carrier:
-                self.care.carried(key, result.carrier, self.book.speaking_by)
+                self.care.carried(key, result.carrier, self.book)
         for op in result.ops:
             metrics.OPERATIONS.labels(op.action.name.lower()).inc()
         before = self.book.outcome(key)

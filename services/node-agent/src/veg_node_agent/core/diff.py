@@ -143,7 +143,7 @@ def _remove(draft: _Draft, family: Family, snapshot: Snapshot, record: Record) -
     draft.operations += _stale_rules(snapshot, family, keep=())
     draft.operations += first + stale
     draft.operations += [TrackingOp("delete", family)] if family in snapshot.tracked else []
-    draft.operations += _exempt_steps(family, snapshot, wanted=())[1]
+    draft.operations += _stale_exemptions(snapshot, family, keep=())
     draft.operations += _stale_routes(snapshot, family, record, keep=())
 
 
@@ -153,10 +153,9 @@ def _converge(draft: _Draft, want: DesiredFamily, snapshot: Snapshot, record: Re
     insert, stale_nat = nat_steps(snapshot.nat.get(family, ()), want.nat, record.nat)
     forwarding = _sets(family, want.forwarding, snapshot)
     hardening = _sets(family, want.hardening, snapshot)
-    # Connections are tracked from the first NAT rule on: whoever is exempt shall be so before.
-    exempt, stale_exempt = _exempt_steps(family, snapshot, want.exempt)
     draft.operations += [RuleOp("add", rule) for rule in want.deny if rule not in rules]
-    draft.operations += exempt
+    # Connections are tracked from the first NAT rule on: whoever is exempt shall be so before.
+    draft.operations += [ExemptOp("add", rule) for rule in want.exempt if rule not in snapshot.exempt]
     draft.operations += _default_steps(want.default, snapshot)
     draft.operations += _route_steps(want.routes, snapshot, draft.problems)
     draft.operations += [TrackingOp("add", family)] if family not in snapshot.tracked else []
@@ -168,7 +167,7 @@ def _converge(draft: _Draft, want: DesiredFamily, snapshot: Snapshot, record: Re
     draft.operations += _stale_routes(snapshot, family, record, keep=(want.default, *want.routes))
     draft.operations += hardening
     draft.operations += _restores(family, snapshot, record, keep=[path for path, _ in want.sysctls])
-    draft.operations += stale_exempt
+    draft.operations += _stale_exemptions(snapshot, family, keep=want.exempt)
     draft.exempt |= {family} if want.exempt else set()
     draft.nat |= set(want.nat)
     draft.defaults.add(want.default)
@@ -181,16 +180,9 @@ def _converge(draft: _Draft, want: DesiredFamily, snapshot: Snapshot, record: Re
     draft.sysctls |= {path: known[path] for path, _ in want.sysctls if path in known}
 
 
-def _exempt_steps(
-    family: Family, snapshot: Snapshot, wanted: Sequence[Exemption]
-) -> tuple[list[ExemptOp], list[ExemptOp]]:
-    """What is to be added, and what is to be deleted."""
-    there = {rule for rule in snapshot.exempt if rule.family is family}
-    old = sorted(there - {*wanted}, key=lambda rule: (rule.port, rule.chain))
-    return (
-        [ExemptOp("add", rule) for rule in wanted if rule not in there],
-        [ExemptOp("delete", rule) for rule in old],
-    )
+def _stale_exemptions(snapshot: Snapshot, family: Family, keep: Sequence[Exemption]) -> list[ExemptOp]:
+    old = {rule for rule in snapshot.exempt if rule.family is family}.difference(keep)
+    return [ExemptOp("delete", rule) for rule in sorted(old, key=lambda rule: (rule.port, rule.chain))]
 
 
 def _sets(family: Family, wanted: Iterable[tuple[str, str]], snapshot: Snapshot) -> list[SysctlOp]:
