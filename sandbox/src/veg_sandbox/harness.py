@@ -134,7 +134,8 @@ class Sandbox:
 def eventually(check: Callable[[], T], timeout: float = 30, what: str = "") -> T:
     """Call `check` until it returns something true and return that; AssertionError with the last failure after `timeout` s.
 
-    A CommandError or AssertionError of `check` counts as "not yet".
+    A CommandError or AssertionError of `check` counts as "not yet", and so does a LookupError: a field that nobody has
+    written so far.
     """
     deadline = time.monotonic() + timeout
     last = "nothing true"
@@ -142,8 +143,8 @@ def eventually(check: Callable[[], T], timeout: float = 30, what: str = "") -> T
         try:
             if result := check():
                 return result
-        except (CommandError, AssertionError) as error:
-            last = str(error)
+        except (CommandError, AssertionError, LookupError) as error:
+            last = f"{type(error).__name__}: {error}" if isinstance(error, LookupError) else str(error)
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout} s: {what or 'condition'}: {last}")
         time.sleep(POLL_SECONDS)

@@ -113,6 +113,8 @@ class _Tcp(_Telling, stream.TCPStream):  # type: ignore[misc]  # ovs ships no ty
 class _Ssl(stream.SSLStream):  # type: ignore[misc]  # ovs ships no types
     _reading = False
     """The handshake waits for the server."""
+    _shaken = False
+    """The handshake is done."""
 
     @staticmethod
     def _open(suffix: str, dscp: int) -> tuple[int, Any]:
@@ -131,6 +133,9 @@ class _Ssl(stream.SSLStream):  # type: ignore[misc]  # ovs ships no types
 
     def connect(self) -> int:
         """See ovs; tells certificates that do not verify from a network that does not work."""
+        if self._shaken:
+            # ovs asks before every read, and a handshake on a connection that was reset hides what is left to read.
+            return 0
         self._reading = False
         error: int = stream.Stream.connect(self)
         if not error:
@@ -143,9 +148,17 @@ class _Ssl(stream.SSLStream):  # type: ignore[misc]  # ovs ships no types
                 return errno.EAGAIN
             except OSError as trouble:
                 return _failed(self.name, trouble)[0]
+            self._shaken = True
         if error not in (0, errno.EAGAIN):
             note(self.name, os.strerror(abs(error)))
         return error
+
+    def send(self, buf: Any) -> int:
+        """See ovs; a server that has hung up may have said why before."""
+        sent: int = super().send(buf)
+        if sent < 0 and sent != -errno.EAGAIN and self._shaken:
+            self.recv(1)
+        return sent
 
     def recv(self, size: int) -> tuple[int, Any]:
         """See ovs; by TLS 1.3 a server that does not accept our certificate says so only now."""
