@@ -2,6 +2,9 @@
 SHELL := /bin/bash
 BIN := .venv/bin
 CODE := services sandbox tests
+# Tests with real processes and real time: a machine that stands still for half a second fails one of some 700. It is
+# tried once more, three in a run at most, and each first failure is printed in full; plain pytest repeats nothing.
+REAL := $(BIN)/pytest --reruns 1 --max-suite-reruns 3 --rerun-show-tracebacks
 
 .PHONY: setup demo test check proto proto-check bench bench-bfd lock fmt images reference
 
@@ -22,8 +25,8 @@ check: setup ## the fast loop: format, lint, types, import rules, contracts, uni
 	@$(BIN)/pytest -q -n 2 tests/unit $$([ -z "$$(scripts/helm.sh)" ] || echo tests/chart)
 
 test: check ## every test: unit, functional (real ovsdb, real namespaces), topology (the sandbox), kube (a real control plane)
-	@$(BIN)/pytest tests/functional tests/topology
-	@programs=$$(scripts/kube.sh) && { [ -z "$$programs" ] || $(BIN)/pytest tests/chart tests/kube; }
+	@$(REAL) tests/functional tests/topology
+	@programs=$$(scripts/kube.sh) && { [ -z "$$programs" ] || $(REAL) tests/chart tests/kube; }
 
 bench: setup ## figures of docs/benchmarks.md, measured here
 	@$(BIN)/python -m tests.bench
