@@ -5,9 +5,12 @@ says, and what happens when nobody is left.
 from __future__ import annotations
 
 import re
+import sys
+import time
 from typing import Any
 
 import pytest
+from veg_sandbox.failover.measure import Prober
 from veg_sandbox.harness import eventually
 
 from tests.topology.conftest import EXAMPLES, OUTSIDE, Lab, gateway, pod, subnet
@@ -151,6 +154,60 @@ def nexthops(lab: Lab) -> set[str]:
     """Nexthops of the reroute policies at 29100 of the default VPC."""
     found = re.findall(r"29100 .* reroute +(.*\S)", lab("nbctl", "lr-policy-list", "ovn-cluster"))
     return {address for text in found for address in text.split(", ") if address}
+
+
+def test_three_replicas_in_a_subnet_of_their_own(lab: Lab) -> None:
+    """Flows by a dead replica go on by the two others, and back when it returns, those from its own node as well.
+
+    Their answers enter the router from the replica, where OVN's symmetric replies remember by which nexthop a connection
+    came; what a node remembers must not keep flows at a dead one.
+    """
+    lab.start(
+        vpc("three", "10.255.62.1"),
+        subnet("three-work", "10.62.0.0/24", vpc="three"),
+        subnet("three-gws", "10.63.0.0/24", vpc="three"),
+        gateway(
+            "gw",
+            "[{snat: true, subnets: [three-work]}]",
+            vpc="three",
+            internalSubnet="three-gws",
+            replicas=3,
+            bfd=FAST,
+        ),
+        pod("client", "three-work"),
+        gateways=("gw",),
+        pods=("client",),
+    )
+    node = lab.get("pod", "client")["spec"]["nodeName"]
+    near = next(name for name in lab.gateway_pods("gw") if lab.get("pod", name)["spec"]["nodeName"] == node)
+    flows = (
+        "-m",
+        "veg_sandbox.failover.prober",
+        "--target",
+        OUTSIDE[4],
+        "--flows",
+        "24",
+        "--interval-ms",
+        "20",
+    )
+    with lab.background("exec", "client", "--", sys.executable, *flows) as process:
+        probe = Prober(process)
+
+        def ways() -> int:
+            """By how many replicas the flows of the last second went, 0 when packets were lost."""
+            now = time.time()
+            found = probe.ask({"from": now - 1.2, "to": now - 0.2})["flows"]
+            if any(flow["lost"] or not flow["sent"] for flow in found):
+                return 0
+            return len({flow["source"] for flow in found})
+
+        eventually(lambda: ways() == 3, 30, "all three carry flows")
+        try:
+            lab("fault", "cut-internal", near)
+            eventually(lambda: ways() == 2, 15, "two carry all of them")
+        finally:
+            lab("fault", "--heal")
+        eventually(lambda: ways() == 3, 60, "the third has flows again")
 
 
 @pytest.fixture

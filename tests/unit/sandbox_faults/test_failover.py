@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from typing import Any
 
 import pytest
 from veg_sandbox.failover.gaps import Answer, FlowLog
+from veg_sandbox.failover.prober import open_flow
 from veg_sandbox.failover.results import Run, Share, figures, percentile, share, split, summary
 
 PERIOD = 0.01
@@ -125,3 +128,19 @@ def test_the_summary_is_what_json_prints() -> None:
         "repeated": 2,
     }
     assert figures([]) == {"p50_ms": 0.0, "p99_ms": 0.0, "max_ms": 0.0, "lost": 0}
+
+
+def test_a_renewed_flow_is_another_one_to_the_same_target() -> None:
+    """Another source port, the same peer, and none of what was seen before."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as echo:
+        echo.bind(("127.0.0.1", 0))
+        echo.settimeout(10)
+        one = open_flow(*echo.getsockname())
+        one.send()
+        _, first = echo.recvfrom(512)
+        one.renew()
+        one.send()
+        _, second = echo.recvfrom(512)
+        one.sock.close()
+    assert first != second
+    assert one.log.report(0, time.time() + 10)["sent"] == 1

@@ -37,6 +37,8 @@ _QUIET_SECONDS = 0.25
 _OUTAGE_SECONDS = 15.0
 _TRIES = 5
 _STEADY_SECONDS = 120.0
+# Flows that answer, but none by one of the replicas, start again from other ports so often.
+_RENEW_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ class Measurement:
         self._injector = injector
         self._probe = probe
         self._plan = plan
+        self._renewed = time.monotonic()
 
     def until_steady(self) -> None:
         """Both ends of every session up, both replicas carrying flows, nothing lost for a second."""
@@ -182,6 +185,10 @@ class Measurement:
         flows = self._probe.ask({"from": now - 1.2, "to": now - 0.2})["flows"]
         lost, sources = sum(flow["lost"] for flow in flows), {flow["source"] for flow in flows}
         wanted = {address for replica in self._gateway.replicas() for address in replica.external}
+        if not lost and wanted - sources and time.monotonic() > self._renewed + _RENEW_SECONDS:
+            # A flow's ports decide where it goes: of a few flows all may go to one replica, and then they stay.
+            self._probe.ask({"renew": True})
+            self._renewed = time.monotonic()
         if lost or wanted - sources:
             return f"{lost} packets lost within a second, outside sees {sorted(map(str, sources))}"
         return ""

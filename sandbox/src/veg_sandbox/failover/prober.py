@@ -8,6 +8,7 @@ network being late. Commands are JSON lines on standard input, each answered by 
 
     {"peek": true}                      -> {"now": …, "silent_ms": {flow: …}}
     {"from": T, "to": T}                -> {"flows": [{"source", "gap_ms", "gap_at", "lost", "sent"}, …], "paused_ms"}
+    {"renew": true}                     -> {}: every flow starts again from another source port
 
 Times are seconds of CLOCK_REALTIME. Only the standard library.
 """
@@ -52,6 +53,13 @@ class Flow:
         number = self.log.sending(now)
         with contextlib.suppress(OSError):  # an ICMP error of an earlier one; counted as lost
             self.sock.send(_PAYLOAD.pack(number, now))
+
+    def renew(self) -> None:
+        """Another source port, nothing remembered. Raises OSError."""
+        target, port, *_ = self.sock.getpeername()
+        self.sock.close()
+        fresh = open_flow(target, port)
+        self.sock, self.log = fresh.sock, fresh.log
 
     def drain(self) -> None:
         """Take the answers that wait."""
@@ -131,6 +139,10 @@ class Prober:
         if "peek" in command:
             now = time.time()
             return {"now": now, "flows": [flow.log.peek(now) for flow in self._flows]}
+        if "renew" in command:
+            for flow in self._flows:
+                flow.renew()
+            return {}
         begin, end = command["from"], command["to"]
         return {
             "flows": [flow.log.report(begin, end) for flow in self._flows],
