@@ -3,7 +3,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 CODE := services sandbox tests
 # Tests with real processes and real time: a machine that stands still for half a second fails one of some 700. It is
-# tried once more, three in a run at most, and each first failure is printed in full; plain pytest repeats nothing.
+# tried once more, three per call at most, and each first failure is printed in full; plain pytest repeats nothing.
 REAL := $(BIN)/pytest --reruns 1 --max-suite-reruns 3 --rerun-show-tracebacks
 
 .PHONY: setup demo test check proto proto-check bench bench-bfd lock fmt images reference

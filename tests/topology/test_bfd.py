@@ -5,12 +5,10 @@ says, and what happens when nobody is left.
 from __future__ import annotations
 
 import re
-import sys
-import time
 from typing import Any
 
 import pytest
-from veg_sandbox.failover.measure import Prober
+from veg_sandbox.failover.measure import Prober, prober_command
 from veg_sandbox.harness import eventually
 
 from tests.topology.conftest import EXAMPLES, OUTSIDE, Lab, gateway, pod, subnet
@@ -180,23 +178,12 @@ def test_three_replicas_in_a_subnet_of_their_own(lab: Lab) -> None:
     )
     node = lab.get("pod", "client")["spec"]["nodeName"]
     near = next(name for name in lab.gateway_pods("gw") if lab.get("pod", name)["spec"]["nodeName"] == node)
-    flows = (
-        "-m",
-        "veg_sandbox.failover.prober",
-        "--target",
-        OUTSIDE[4],
-        "--flows",
-        "24",
-        "--interval-ms",
-        "20",
-    )
-    with lab.background("exec", "client", "--", sys.executable, *flows) as process:
+    with lab.background("exec", "client", "--", *prober_command([OUTSIDE[4]], 24, 20)) as process:
         probe = Prober(process)
 
         def ways() -> int:
             """By how many replicas the flows of the last second went, 0 when packets were lost."""
-            now = time.time()
-            found = probe.ask({"from": now - 1.2, "to": now - 0.2})["flows"]
+            found = probe.last_second()
             if any(flow["lost"] or not flow["sent"] for flow in found):
                 return 0
             return len({flow["source"] for flow in found})

@@ -143,8 +143,10 @@ def eventually(check: Callable[[], T], timeout: float = 30, what: str = "") -> T
         try:
             if result := check():
                 return result
-        except (CommandError, AssertionError, LookupError) as error:
-            last = f"{type(error).__name__}: {error}" if isinstance(error, LookupError) else str(error)
+        except (CommandError, AssertionError) as error:
+            last = str(error)
+        except LookupError as error:
+            last = repr(error)
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout} s: {what or 'condition'}: {last}")
         time.sleep(POLL_SECONDS)

@@ -84,17 +84,28 @@ class Prober:
         answer: dict[str, Any] = json.loads(line)
         return answer
 
+    def last_second(self) -> list[dict[str, Any]]:
+        """The flows in the last second whose answers are in."""
+        now = time.time()
+        flows: list[dict[str, Any]] = self.ask({"from": now - 1.2, "to": now - 0.2})["flows"]
+        return flows
+
     def silence_ms(self) -> float:
         """How long the most silent flow has been silent."""
         return max(flow["silent_ms"] or 1e6 for flow in self.ask({"peek": True})["flows"])
 
 
+def prober_command(targets: list[str], flows: int, period_ms: float) -> list[str]:
+    """The command line of the prober, to be run in a pod."""
+    command = [sys.executable, "-m", "veg_sandbox.failover.prober", "--flows", str(flows)]
+    command += ["--interval-ms", str(period_ms)]
+    return command + [word for target in targets for word in ("--target", target)]
+
+
 @contextmanager
 def prober(lab: Lab, client: str, targets: list[str], plan: Plan) -> Iterator[Prober]:
     """Traffic from the client pod while the block runs."""
-    command = [sys.executable, "-m", "veg_sandbox.failover.prober", "--flows", str(plan.flows)]
-    command += ["--interval-ms", str(plan.period_ms)]
-    command += [word for target in targets for word in ("--target", target)]
+    command = prober_command(targets, plan.flows, plan.period_ms)
     with subprocess.Popen(
         lab.pod_argv(client, command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -181,14 +192,13 @@ class Measurement:
             time.sleep(0.05)
 
     def _traffic_lacks(self) -> str:
-        now = time.time()
-        flows = self._probe.ask({"from": now - 1.2, "to": now - 0.2})["flows"]
+        flows = self._probe.last_second()
         lost, sources = sum(flow["lost"] for flow in flows), {flow["source"] for flow in flows}
         wanted = {address for replica in self._gateway.replicas() for address in replica.external}
-        if not lost and wanted - sources and time.monotonic() > self._renewed + _RENEW_SECONDS:
+        if not lost and wanted <= sources:
+            return ""
+        if not lost and time.monotonic() > self._renewed + _RENEW_SECONDS:
             # A flow's ports decide where it goes: of a few flows all may go to one replica, and then they stay.
             self._probe.ask({"renew": True})
             self._renewed = time.monotonic()
-        if lost or wanted - sources:
-            return f"{lost} packets lost within a second, outside sees {sorted(map(str, sources))}"
-        return ""
+        return f"{lost} packets lost within a second, outside sees {sorted(map(str, sources))}"
