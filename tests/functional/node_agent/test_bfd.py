@@ -15,7 +15,17 @@ import pytest
 from veg.bfd.v1 import bfd_pb2
 
 from tests.functional.node_agent.conftest import eventually, v4
-from tests.functional.node_agent.pair import ADMIN_DOWN, PEER_V4, PEER_V6, UP, Pair, Replica, line
+from tests.functional.node_agent.pair import (
+    ADMIN_DOWN,
+    OUTSIDE_V4,
+    OUTSIDE_V6,
+    PEER_V4,
+    PEER_V6,
+    UP,
+    Pair,
+    Replica,
+    line,
+)
 
 
 def source_ports(pair: Pair, port: int, seconds: float) -> dict[str, set[int]]:
@@ -112,6 +122,35 @@ def test_the_pods_packets_keep_their_ports(pair: Pair, backend: str) -> None:
         assert server.recvfrom(10)[1][0] == replica.outer_v4
     replica.configure(pair.config(bfd=False, uplink=False))
     eventually(lambda: "notrack" not in replica.pod(tool, "-t", "raw", "-S"), 10, lambda: replica.log)
+
+
+@pytest.mark.parametrize("backend", ["legacy", "nft"])
+def test_masquerading_may_choose_any_port(pair: Pair, backend: str) -> None:
+    """Answers from outside come to the pod's own address: they find their way back also where masquerading chose a port that
+    is the pod's own in the VPC (one flow in 32,000).
+    """
+    replica = pair.replicas[0]
+    pair.listen()
+    replica.configure(pair.config())
+    replica.start("--nat-backend", backend)
+    pair.router("ip", "route", "add", "default", "via", replica.v4)
+    pair.router("ip", "-6", "route", "add", "default", "via", replica.v6)
+    for family, source, server, outer in (
+        (socket.AF_INET, "10.16.0.9", OUTSIDE_V4, replica.outer_v4),
+        (socket.AF_INET6, "fd00:10:16::9", OUTSIDE_V6, replica.outer_v6),
+    ):
+        for port in (3784, 18600):
+            to = f"{outer}:{port}" if family is socket.AF_INET else f"[{outer}]:{port}"
+            flow = ("-p", "udp", "-s", source, "-d", server, "--sport", str(30_000 + port), "--dport", "7777")
+            replica.pod("conntrack", "-I", *flow, "--src-nat", to, "-t", "60")
+            with pair.router.socket(family, socket.SOCK_DGRAM) as client:
+                client.bind((source, 30_000 + port))
+                client.sendto(b"x", (server, 7777))
+                assert client.recv(100) == f"x {outer}".encode()
+            listed = replica.pod("conntrack", "-L", "-f", "ipv4" if family is socket.AF_INET else "ipv6")
+            assert any(
+                f"sport={30_000 + port}" in one and f"dport={port} " in one for one in listed.splitlines()
+            )
 
 
 def test_a_speaker_that_comes_late_or_back_is_told_at_once(pair: Pair) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from veg_node_agent.core.model import EXEMPTION_CHAINS, Exemption, ExemptionChain, Family, NatRule
+from veg_node_agent.core.model import OWN_PORTS, Exemption, Family, NatRule, exemptions
 from veg_node_agent.io.xt_entries import decode, encode, encode_exemption, same_exemption
 
 # What the kernel returns for `iptables-legacy -A POSTROUTING -s 10.16.0.0/16 -j MASQUERADE --random-fully`: libxtables
@@ -76,15 +76,17 @@ NOT_COMMENTED_V4 = bytes.fromhex(
 
 
 @pytest.mark.parametrize("family", Family)
-@pytest.mark.parametrize("chain", EXEMPTION_CHAINS)
-def test_an_exemption_is_told_from_everything_else(family: Family, chain: ExemptionChain) -> None:
+@pytest.mark.parametrize("number", range(2), ids=["PREROUTING", "OUTPUT"])
+def test_an_exemption_is_told_from_everything_else(family: Family, number: int) -> None:
     """It is recognised with counters and with the kernel's own pointer in it, and in no other rule."""
-    rule = Exemption(family, chain, 3784)
+    ours = exemptions(family, OWN_PORTS, "eth0")
+    rule = ours[number]
     raw = bytearray(encode_exemption(rule))
     raw[-8:] = b"\xff" * 8
-    assert same_exemption(rule, bytes(raw))
-    for other in (Exemption(family, chain, 18600), *(Exemption(family, c, 3784) for c in EXEMPTION_CHAINS)):
+    everywhere = Exemption(family, "PREROUTING", rule.port)
+    for other in (*ours, *exemptions(family, OWN_PORTS, "eth01"), *exemptions(family, OWN_PORTS, "eth")):
         assert same_exemption(other, bytes(raw)) == (other == rule)
+    assert same_exemption(everywhere, bytes(raw)) == (rule.link == "")
     tracking = bytearray(raw)
     tracking[-72] = 0
     assert not same_exemption(rule, bytes(tracking))
@@ -95,4 +97,4 @@ def test_an_exemption_is_told_from_everything_else(family: Family, chain: Exempt
 
 def test_an_exemption_of_somebody_else_is_theirs() -> None:
     """Without our comment it is not ours, however alike."""
-    assert not same_exemption(Exemption(Family.V4, "PREROUTING", 3784), NOT_COMMENTED_V4)
+    assert not any(same_exemption(one, NOT_COMMENTED_V4) for one in exemptions(Family.V4, (3784,), ""))

@@ -14,7 +14,6 @@ from veg_node_agent.core.model import (
     ALLOW_PRIORITY,
     BOOT_PROTOCOL,
     DENY_PRIORITY,
-    EXEMPTION_CHAINS,
     OUR_PROTOCOL,
     Config,
     Exemption,
@@ -26,6 +25,7 @@ from veg_node_agent.core.model import (
     Route,
     Rule,
     Source,
+    exemptions,
     network,
 )
 
@@ -68,7 +68,7 @@ def desired(config: Config, entry: FamilyConfig, interfaces: Mapping[str, Interf
         ),
         allow=_allow_rules(config, entry),
         nat=nat_rules(family, entry.sources),
-        exempt=exemptions(family, config),
+        exempt=exemptions(family, config.untracked_ports, config.internal),
         forwarding=_forwarding(family, config),
         hardening=_hardening(family, config),
     )
@@ -95,13 +95,6 @@ def missing(config: Config, entry: FamilyConfig, interfaces: Mapping[str, Interf
         elif not interface.networks(entry.family):
             problems.append(f"interface {name} has no {entry.family.label} address")
     return tuple(problems)
-
-
-def exemptions(family: Family, config: Config) -> tuple[Exemption, ...]:
-    """What of the pod's own traffic is not tracked, in the order in which it is set."""
-    return tuple(
-        Exemption(family, chain, port) for port in config.untracked_ports for chain in EXEMPTION_CHAINS
-    )
 
 
 def _vpc_routes(

@@ -27,6 +27,7 @@ DENY_PRIORITY = 18601
 
 BFD_PORT = 3784  # RFC 5881 section 4
 SIBLING_PORT = 18600  # UDP: replicas of a gateway ask each other about their uplinks
+OWN_PORTS = (BFD_PORT, SIBLING_PORT)
 
 
 class Family(IntEnum):
@@ -245,7 +246,6 @@ class NatRule:
 
 
 ExemptionChain = Literal["PREROUTING", "OUTPUT"]
-EXEMPTION_CHAINS: tuple[ExemptionChain, ...] = ("PREROUTING", "OUTPUT")
 EXEMPTION_COMMENT = "vpc-egress-gateway leaves its own packets untracked"
 
 
@@ -254,21 +254,30 @@ class Exemption:
     """A rule in the raw table that keeps the pod's own packets to a UDP port out of connection tracking, so that no
     masquerading changes their source port and a full tracking table drops none of them.
 
-    PREROUTING takes packets to the pod's own addresses only: what passes through the pod stays tracked.
+    PREROUTING takes packets to the pod's own addresses on the VPC's interface `link` only: what passes through the pod stays
+    tracked, and so do answers from outside, which come to the pod's own address and to any port that masquerading chose.
     """
 
     family: Family
     chain: ExemptionChain
     port: int
+    link: str = ""
 
     @property
     def spec(self) -> str:
         """The rule in the words of iptables, after the chain's name. The comment marks it as ours."""
-        local = " -m addrtype --dst-type LOCAL" if self.chain == "PREROUTING" else ""
-        return f'-p udp -m udp --dport {self.port}{local} -m comment --comment "{EXEMPTION_COMMENT}" -j CT --notrack'
+        link, local = (f"-i {self.link} ", " -m addrtype --dst-type LOCAL") if self.link else ("", "")
+        port = f"-p udp -m udp --dport {self.port}"
+        return f'{link}{port}{local} -m comment --comment "{EXEMPTION_COMMENT}" -j CT --notrack'
 
     def __str__(self) -> str:
         return f"-A {self.chain} {self.spec}"
+
+
+def exemptions(family: Family, ports: Iterable[int], internal: str) -> tuple[Exemption, ...]:
+    """The exemptions of these ports on a pod whose VPC interface is `internal`, in the order in which they are set."""
+    links: dict[ExemptionChain, str] = {"PREROUTING": internal, "OUTPUT": ""}
+    return tuple(Exemption(family, chain, port, link) for port in ports for chain, link in links.items())
 
 
 # POSTROUTING of one family in its order; None stands for a rule of another shape, which is never ours.

@@ -11,7 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from veg_node_agent.core.desired import sysctl_paths
-from veg_node_agent.core.model import Chain, Config, Exemption, Family, Record, Snapshot
+from veg_node_agent.core.model import (
+    OWN_PORTS,
+    Chain,
+    Config,
+    Exemption,
+    Family,
+    Record,
+    Snapshot,
+    exemptions,
+)
 from veg_node_agent.core.operations import (
     ExemptOp,
     NatOp,
@@ -129,7 +138,7 @@ class Kernel:
         found: frozenset[Exemption] = frozenset()
         for family in sorted(named):
             with contextlib.suppress(KernelError):
-                found |= self._nat.exempt(family)
+                found |= self._nat.exempt(family, exemptions(family, OWN_PORTS, config.internal))
         return found
 
     def _carry_out(self, family: Family, batch: Sequence[Operation]) -> None:

@@ -37,8 +37,8 @@ class NatBackend(Protocol):
     def track(self, step: TrackingOp) -> None:
         """Add or delete the tracking rule. Raises KernelError."""
 
-    def exempt(self) -> frozenset[Exemption]:
-        """Our rules in the raw table. Raises KernelError."""
+    def exempt(self, ours: Sequence[Exemption]) -> frozenset[Exemption]:
+        """Which of these rules are in the raw table. Raises KernelError."""
 
     def change_exemption(self, step: ExemptOp) -> None:
         """Add or delete a rule of the raw table. Raises KernelError."""
@@ -72,9 +72,9 @@ class Nat:
         """Add or delete the tracking rule of a family. Raises KernelError."""
         self._backend(step.family).track(step)
 
-    def exempt(self, family: Family) -> frozenset[Exemption]:
-        """Our rules in a family's raw table. Raises KernelError."""
-        return self._backend(family).exempt()
+    def exempt(self, family: Family, ours: Sequence[Exemption]) -> frozenset[Exemption]:
+        """Which of these rules are in a family's raw table. Raises KernelError."""
+        return self._backend(family).exempt(ours)
 
     def change_exemption(self, step: ExemptOp) -> None:
         """Add or delete a rule of the raw table. Raises KernelError."""

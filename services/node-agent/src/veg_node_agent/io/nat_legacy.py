@@ -18,14 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from veg_node_agent.core.model import (
-    BFD_PORT,
-    EXEMPTION_CHAINS,
-    SIBLING_PORT,
-    Chain,
-    Exemption,
-    Family,
-)
+from veg_node_agent.core.model import Chain, Exemption, Family
 from veg_node_agent.core.operations import ExemptOp, NatOp, TrackingOp
 from veg_node_agent.errors import KernelError
 from veg_node_agent.io.xt_entries import (
@@ -139,14 +132,11 @@ class LegacyNat:
                     self._mangle.delete(at)
             self._mangle.commit()
 
-    def exempt(self) -> frozenset[Exemption]:
-        """Our rules in the raw table. Raises KernelError."""
+    def exempt(self, ours: Sequence[Exemption]) -> frozenset[Exemption]:
+        """Which of these rules are in the raw table. Raises KernelError."""
+        chains = {rule.chain: self._raw_table(rule.chain).read() for rule in ours}
         return frozenset(
-            rule
-            for chain in EXEMPTION_CHAINS
-            for raw in self._raw_table(chain).read()
-            for port in (BFD_PORT, SIBLING_PORT)
-            if same_exemption(rule := Exemption(self._family, chain, port), raw)
+            rule for rule in ours if any(same_exemption(rule, raw) for raw in chains[rule.chain])
         )
 
     def change_exemption(self, step: ExemptOp) -> None:

@@ -8,15 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 
-from veg_node_agent.core.model import (
-    BFD_PORT,
-    EXEMPTION_CHAINS,
-    SIBLING_PORT,
-    Chain,
-    Exemption,
-    Family,
-    NatRule,
-)
+from veg_node_agent.core.model import Chain, Exemption, Family, NatRule
 from veg_node_agent.core.operations import TRACKING_RULE, ExemptOp, NatOp, TrackingOp
 from veg_node_agent.errors import KernelError
 
@@ -52,14 +44,9 @@ class NftNat:
         """Add or delete the tracking rule. Raises KernelError."""
         self._run("-restore", ["--noflush", "-w", "5"], f"*mangle\n{step.line}\nCOMMIT\n")
 
-    def exempt(self) -> frozenset[Exemption]:
-        """Our rules in the raw table. Raises KernelError."""
+    def exempt(self, ours: Sequence[Exemption]) -> frozenset[Exemption]:
+        """Which of these rules are in the raw table. Raises KernelError."""
         lines = {line.strip() for line in self._run("-save", ["-t", "raw"]).splitlines()}
-        ours = (
-            Exemption(self._family, chain, port)
-            for chain in EXEMPTION_CHAINS
-            for port in (BFD_PORT, SIBLING_PORT)
-        )
         return frozenset(rule for rule in ours if str(rule) in lines)
 
     def change_exemption(self, step: ExemptOp) -> None:

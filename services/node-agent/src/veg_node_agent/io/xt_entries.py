@@ -16,13 +16,14 @@ from veg_node_agent.core.operations import TRACKING_COMMENT
 # NF_NAT_RANGE_PROTO_RANDOM_FULLY of linux/netfilter/nf_nat.h
 _RANDOM_FULLY = 1 << 4
 _RETURN_VERDICT = -5  # XT_RETURN: -NF_REPEAT - 1
+_INTERFACE = 16  # IFNAMSIZ
 
 
 @dataclass(frozen=True)
 class _Layout:
     """Where things stand in struct ipt_entry or ip6t_entry; sizes in bytes."""
 
-    address: int  # of an address and of a mask; order: src, dst, smsk, dmsk
+    address: int  # of an address and of a mask; order: src, dst, smsk, dmsk; then iniface, outiface and their masks
     header: int  # struct ipt_ip or ip6t_ip
     protocol: int  # offset of its field proto
     entry: int  # up to the target, which starts here when there are no matches
@@ -70,6 +71,10 @@ def encode_exemption(rule: Exemption) -> bytes:
     struct.pack_into("=H", header, layout.protocol, 17)
     if rule.family is Family.V6:
         header[layout.protocol + 3] = 1  # IP6T_F_PROTO: the protocol is looked at
+    if rule.link:
+        name = rule.link.encode() + b"\0"
+        for at, value in ((0, name), (2, b"\xff" * len(name))):
+            struct.pack_into("16s", header, 4 * layout.address + at * _INTERFACE, value)
     # struct xt_udp: ranges of source and destination ports, invflags.
     udp = struct.pack("=HHHHB", 0, 0xFFFF, rule.port, rule.port, 0).ljust(16, b"\0")
     # struct xt_addrtype_info_v1: source, destination (bits by RTN_ type: LOCAL is 2), flags.
@@ -77,7 +82,7 @@ def encode_exemption(rule: Exemption) -> bytes:
     # struct xt_ct_target_info_v1: flags (XT_CT_NOTRACK), zone, events, helper, timeout, the kernel's pointer.
     notrack = struct.pack("=H", 1).ljust(72, b"\0")
     matches = [(b"udp", 0, udp)]
-    matches += [(b"addrtype", 1, local)] if rule.chain == "PREROUTING" else []
+    matches += [(b"addrtype", 1, local)] if rule.link else []
     return _entry(layout, bytes(header), [*matches, _comment(EXEMPTION_COMMENT)], (b"CT", 2, notrack))
 
 
