@@ -17,6 +17,9 @@ import random
 from veg_bfd.core.model import SLOW_TX_US, Diagnostic, Role, SessionConfig, State, View
 from veg_bfd.core.packet import FINAL, POLL, Packet, encode
 
+# How much longer than the peer's detection time a session is silent before it says AdminDown.
+_MARGIN_US = 1_000_000
+
 
 class Session:
     """The state variables of section 6.8.1 and the procedures on them.
@@ -175,14 +178,15 @@ class Session:
     ) -> bytes | None:
         """Section 6.8.16, disabling. Idempotent; a second call may change the diagnostic.
 
-        `silent_first`: a session that is Up says nothing until the peer's detection time has surely ended, and
-        AdminDown from then on.
+        `silent_first`: nothing is said until the peer's detection time has surely ended, and AdminDown from then on.
         """
         self.steady = False
         self.admin_down, self.admin_reason = True, reason
-        if silent_first and self.state is State.UP:
-            self.silent_until = now + (self.config.timers.multiplier + 1) * self.tx_interval_us
         if self.state is not State.ADMIN_DOWN:
+            if silent_first:
+                # Whatever the state here: the peer may believe that the session is up. The margin is for a peer, or a
+                # machine, that stands still meanwhile and would find our word before it looks at its watch.
+                self.silent_until = now + self.config.timers.multiplier * self.tx_interval_us + _MARGIN_US
             self._go(now, State.ADMIN_DOWN, diagnostic)
         self.diagnostic = diagnostic
         return self._flush(now)
