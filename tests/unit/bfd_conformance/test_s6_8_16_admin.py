@@ -191,12 +191,17 @@ def test_demultiplexing_of_many() -> None:
 @pytest.mark.parametrize("state", [DOWN, INIT, UP], ids=lambda s: s.name)
 def test_silent_first(state: State) -> None:
     """Taken down silently, nothing leaves until a second after the peer's detection time is over, not even an answer to a
-    Poll; then AdminDown does, for as long as it lasts. Also when the session is not up at this end: the peer may not know.
+    Poll; then AdminDown does, for as long as it lasts. One that is not up at this end says it once before, for the peer
+    may think otherwise, and with it how soon its silence means something.
     """
     rig = Rig().reach(state)
-    quiet = rig.s.config.timers.multiplier * rig.s.tx_interval_us + SECOND
+    timers = rig.s.config.timers
+    quiet = timers.multiplier * max(timers.min_tx_us, rig.s.remote_min_rx_us) + SECOND
+    first = len(rig.sent)
     rig.engine.set_admin_down(rig.now, (), down=True, diagnostic=Diagnostic.PATH_DOWN, silent_first=True)
     rig.drain()
+    said = [(one.state, one.diagnostic, one.min_tx) for one in rig.sent[first:]]
+    assert said == [(ADMIN_DOWN, Diagnostic.PATH_DOWN, timers.min_tx_us)] * (state is not UP)
     before = len(rig.sent)
     rig.hear(UP, flags="P")
     rig.hear(DOWN)

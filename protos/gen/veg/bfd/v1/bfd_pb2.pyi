@@ -506,8 +506,9 @@ class SetAdminDownRequest(_message.Message):
     diagnostic: Global___Diagnostic.ValueType
     """The diagnostic to send; unspecified: administratively down (7)."""
     silent_first: _builtins.bool
-    """Down only: nothing is said until a second after the peer's detection time has ended, and AdminDown then. For what must
-    stop traffic now: OVN acts on an ended detection time at once, on AdminDown in a packet up to 5 s later.
+    """Down only: nothing is said until a second after the peer's detection time has ended, and AdminDown then; sessions that
+    are not Up say it once before. For what must stop traffic now: OVN acts on an ended detection time at once, on AdminDown
+    in a packet up to 5 s later.
     """
     @_builtins.property
     def peers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

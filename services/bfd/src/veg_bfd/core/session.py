@@ -7,7 +7,7 @@ when `detect_deadline` is. `Engine` does both, knows which packet belongs to whi
 Departures from the RFC, each on purpose (README.md says why): a passive session waits for its peer's first packet
 for one interval only, and is never silent after it; a peer that fell silent is forgotten wholly, not only its
 discriminator; a change of intervals starts a Poll Sequence only while Up; before both ends are Up the peer is expected
-no faster than once a second.
+no faster than once a second; a session that is to end soonest falls silent, after one AdminDown if it is not Up.
 """
 
 from __future__ import annotations
@@ -178,18 +178,23 @@ class Session:
     ) -> bytes | None:
         """Section 6.8.16, disabling. Idempotent; a second call may change the diagnostic.
 
-        `silent_first`: nothing is said until the peer's detection time has surely ended, and AdminDown from then on.
+        `silent_first`: nothing is said until the peer's detection time has surely ended, and AdminDown from then on. A
+        session that is not Up says it once before, with the interval of one that is.
         """
         self.steady = False
         self.admin_down, self.admin_reason = True, reason
+        last_word = None
         if self.state is not State.ADMIN_DOWN:
-            if silent_first:
-                # Whatever the state here: the peer may believe that the session is up. The margin is for a peer, or a
-                # machine, that stands still meanwhile and would find our word before it looks at its watch.
-                self.silent_until = now + self.config.timers.multiplier * self.tx_interval_us + _MARGIN_US
+            up = self.state is State.UP
             self._go(now, State.ADMIN_DOWN, diagnostic)
+            if silent_first:
+                last_word = None if up else self._last_word(now)
+                # The margin is for a peer, or a machine, that stands still meanwhile and would find our word before it
+                # looks at its watch.
+                interval = max(self.config.timers.min_tx_us, self.remote_min_rx_us)
+                self.silent_until = now + self.config.timers.multiplier * interval + _MARGIN_US
         self.diagnostic = diagnostic
-        return self._flush(now)
+        return self._flush(now) or last_word
 
     def set_admin_up(self, now: int) -> bytes | None:
         """Section 6.8.16, enabling. Idempotent."""
@@ -348,6 +353,17 @@ class Session:
         self._packet = _with_flag(plain, POLL) if self.polling else plain
         return news
 
+    def _last_word(self, now: int) -> bytes | None:
+        """AdminDown for a peer that may believe that the session is up, or on its way: its detection time goes by what it
+        heard last, which is a second an interval while the session is not Up here.
+        """
+        if not self.heard and self.config.role is not Role.ACTIVE:
+            return None
+        self._rebuild()
+        self.last_tx = now
+        self.tx_packets += 1
+        return _with_min_tx(self._plain, self.config.timers.min_tx_us)
+
     def _flush(self, now: int, *, final: bool = False) -> bytes | None:
         """Bring cached packet and schedule up to date, and return what must leave now.
 
@@ -366,6 +382,10 @@ class Session:
         if news and (self.heard or self.config.role is Role.ACTIVE):
             return self.transmit(now)
         return None
+
+
+def _with_min_tx(plain: bytes, microseconds: int) -> bytes:
+    return plain[:12] + microseconds.to_bytes(4, "big") + plain[16:]
 
 
 def _with_flag(plain: bytes, flag: int) -> bytes:
