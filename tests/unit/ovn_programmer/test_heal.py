@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from veg_ovn_programmer.core.heal import AT_ONCE, AWAY_S, CALM_S, HOLD_S, NUDGES_S, PATIENCE_S, Healer
+from veg_ovn_programmer.core.heal import (
+    AT_ONCE,
+    AWAY_S,
+    CALM_S,
+    HOLD_S,
+    LEAST_HOLD_S,
+    NUDGES_A_SECOND,
+    NUDGES_S,
+    PATIENCE_S,
+    Healer,
+)
 from veg_ovn_programmer.core.intents import Key, Kind
 
 KEY = Key(Kind.GATEWAY, "default/g")
@@ -40,40 +52,84 @@ def play(
 
 
 def test_a_session_that_never_comes() -> None:
-    """Some nudges, then a fresh start after 5 s; after 10 s, 20 s and then every minute the row is away for a second."""
+    """Nudges, the last just before a fresh start after 5 s; after 10 s, 20 s and then every minute the row is away for a second."""
     healer = Healer()
     assert not healer.observe(KEY, {A: "up", B: "down"}, 0.0)
     seen = play(healer, 160.0, 0.0, {A: "up", B: "down"})
-    assert seen[:8] == [
-        f"0.1 nudge {B}",
-        f"1.5 nudge {B}",
-        f"3.5 nudge {B}",
-        f"5.0 hold {B}",
-        f"5.1 nudge {B}",
-        f"6.5 nudge {B}",
-        f"8.5 nudge {B}",
-        f"15.0 away {B}",
-    ]
-    assert [line for line in seen if "nudge" not in line][1:] == [
+    assert seen[:15] == [
         f"{when} {B}"
         for when in (
-            "15.0 away",
-            "16.0 let go",
-            "36.0 away",
-            "37.0 let go",
-            "97.0 away",
-            "98.0 let go",
-            "158.0 away",
-            "159.0 let go",
+            "0.1 nudge",
+            "1.5 nudge",
+            "3.5 nudge",
+            "4.5 nudge",
+            "5.0 hold",
+            "5.3 let go",
+            "5.4 nudge",
+            "6.8 nudge",
+            "8.8 nudge",
+            "10.3 nudge",
+            "11.8 nudge",
+            "13.3 nudge",
+            "14.8 nudge",
+            "15.3 away",
+            "16.3 let go",
         )
     ]
+    assert [line for line in seen if "nudge" not in line][4:] == [
+        f"{when} {B}"
+        for when in (
+            "36.3 away",
+            "37.3 let go",
+            "97.3 away",
+            "98.3 let go",
+            "158.3 away",
+            "159.3 let go",
+        )
+    ]
+    nudges = [float(line.split()[0]) for line in seen if "nudge" in line]
+    assert max(later - sooner for sooner, later in itertools.pairwise(nudges)) < 2.2
+
+
+def test_many_that_never_come() -> None:
+    """The nudges that come regularly are so many a second at most, whatever the number of sessions."""
+    healer = Healer()
+    keys = [Key(Kind.GATEWAY, f"default/g{n}") for n in range(200)]
+    for key in keys:
+        healer.observe(key, {A: "down"}, 0.0)
+    nudges = []
+    while (due := healer.next() or 0.0) < 300.0:
+        for key in healer.due(due):
+            nudges += [due] * ((key, A) in healer.nudged)
+            away = (key, A) in healer.away
+            healer.observe(key, {A: "" if away else "admin_down" if healer.held else "down"}, due)
+    # Those after a fresh start, and the last ones before it, come on top.
+    assert len([at for at in nudges if at > 100.0]) <= 200 * (
+        NUDGES_A_SECOND + 5 * len(keys) / PATIENCE_S[-1]
+    )
+
+
+def test_the_last_that_serves_is_not_started_afresh() -> None:
+    """One that is on its way up, and told to be the last, is nudged on until it is not the last, or up."""
+    healer = Healer()
+    last = {(KEY, A)}
+    healer.observe(KEY, {A: "init"}, 0.0)
+    while (due := healer.next() or 99.0) < 20.0:
+        assert healer.due(due, lambda session: session not in last) == {KEY}
+        assert not healer.held
+        healer.observe(KEY, {A: "init"}, due)
+    last.clear()
+    while not healer.held:
+        healer.due(due := healer.next() or 99.0, lambda session: session not in last)
+        healer.observe(KEY, {A: "init"}, due)
+    assert due < 22.0
 
 
 def test_up_ends_it() -> None:
     """Nothing is due when all are up; a session that fails again soon is not helped sooner than before."""
     healer = Healer()
     healer.observe(KEY, {A: "down"}, 0.0)
-    play(healer, 5.0, 0.0, {A: "down"})
+    play(healer, 6.0, 0.0, {A: "down"})
     assert not healer.observe(KEY, {A: "up"}, 7.0)
     assert healer.next() is None
     healer.observe(KEY, {A: "down"}, 8.0)
@@ -113,15 +169,21 @@ def test_ovn_forgets() -> None:
 
 
 def test_a_reset_ends_with_ovns_answer() -> None:
-    """Held until the row says admin_down, then referred to again at once."""
+    """Held until the row says admin_down, and so long that ovn-controller has seen it; then referred to again."""
     healer = Healer()
     healer.observe(KEY, {A: "up", B: "up"}, 0.0)
     healer.reset(KEY, [A], 1.0)
     assert not healer.observe(KEY, {A: "up", B: "up"}, 1.0)
-    assert healer.observe(KEY, {A: "admin_down", B: "up"}, 1.1)
+    assert not healer.observe(KEY, {A: "admin_down", B: "up"}, 1.1)
+    assert healer.held
+    over = healer.next()
+    assert over == 1.0 + LEAST_HOLD_S
+    assert healer.due(over) == {KEY}
     assert not healer.held
-    assert not healer.observe(KEY, {A: "down", B: "up"}, 1.2)
-    assert healer.next() == 1.1 + NUDGES_S[0]
+    assert not healer.observe(KEY, {A: "down", B: "up"}, over)
+    assert healer.next() == over + NUDGES_S[0]
+    healer.reset(KEY, [A], 2.0)
+    assert healer.observe(KEY, {A: "admin_down", B: "up"}, 2.0 + LEAST_HOLD_S) or healer.away
 
 
 def test_what_is_gone_is_forgotten() -> None:

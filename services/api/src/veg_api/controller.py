@@ -275,6 +275,7 @@ class Controller:
             # A fault of ours with one gateway must not stop the others.
             self._log.exception("plan failed", gateway="/".join(key))
             self._failed.add(key)
+            self._suspicions.pop(key, None)
             self._back_off(key)
             return None
         self._failed.discard(key)
@@ -297,11 +298,11 @@ class Controller:
             suspicion = self._suspicions.setdefault(plan.key, _Suspicion(0, now + _SUSPECT_S))
             if suspicion.due > now:
                 continue
-            peer = plan.suspects[suspicion.resets % len(plan.suspects)]
+            peers = plan.suspects[suspicion.resets % len(plan.suspects)]
             pause = _RESET_PAUSES_S[min(suspicion.resets, len(_RESET_PAUSES_S) - 1)]
             suspicion.resets += 1
             suspicion.due = now + pause
-            await self.link.reset(_name(plan.key), [peer])
+            await self.link.reset(_name(plan.key), peers)
 
     def _plan_topology(self, snapshot: Snapshot, pools: Pools) -> TopologyPlan | None:
         try:

@@ -72,7 +72,8 @@ class Care:
 
     def reset(self, gateway: Gateway, peers: Sequence[str], why: str = "asked") -> list[str]:
         """Have sessions start afresh, all when `peers` is empty; returns which, see core.bfd.spare."""
-        chosen = spare(gateway, peers, self._sessions.get(gateway.key, {}).values())
+        known = self._sessions.get(gateway.key, {}).values()
+        chosen = spare(gateway, peers, [one for one in known if not self._held(one)])
         reset = self._healer.reset(gateway.key, chosen, self._loop.time())
         self._log.info(
             "sessions start afresh", owner=str(gateway.key), asked=list(peers), peers=reset, why=why
@@ -120,12 +121,27 @@ class Care:
 
     def _round(self) -> None:
         held = set(self._healer.held)
-        look = self._healer.due(self._loop.time())
+        look = self._healer.due(self._loop.time(), self._is_spare)
         for key, peer in set(self._healer.held) - held:
             metrics.RESETS.labels("not_up").inc()
             self._log.warning("session is not up, starting it afresh", owner=str(key), peer=peer)
         self._ask(look)
         self._later()
+
+    def _is_spare(self, session: tuple[Key, str]) -> bool:
+        """Whether a session does not serve, or is not the last of its family that does."""
+        key, peer = session
+        known = self._sessions.get(key, {})
+        if peer not in known or not known[peer].serving:
+            return True
+        return any(
+            one.serving and not self._held(one) and (":" in one.peer) == (":" in peer)
+            for one in known.values()
+            if one.peer != peer
+        )
+
+    def _held(self, session: Session) -> bool:
+        return (session.gateway, session.peer) in self._healer.held
 
     def _later(self) -> None:
         if self._timer is not None:

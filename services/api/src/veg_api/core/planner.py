@@ -53,8 +53,8 @@ class GatewayPlan:
 
     `changes` are in the order of execution, the status last. `intent` is what the programmer should hold; None
     together with `withdraw` means that it should hold nothing, without it that it is not asked for anything.
-    `unsettled`: the gateway waits for something that other gateways or pods may free. `suspects` are addresses of
-    replicas that OVN has a session with and whose own speaker has none.
+    `unsettled`: the gateway waits for something that other gateways or pods may free. `suspects` are
+    replicas, by their addresses, that OVN has a session with and whose own speaker has none.
     """
 
     key: GatewayKey
@@ -64,7 +64,7 @@ class GatewayPlan:
     withdraw: bool = False
     events: tuple[EventRecord, ...] = ()
     unsettled: bool = False
-    suspects: tuple[str, ...] = ()
+    suspects: tuple[tuple[str, ...], ...] = ()
 
     @property
     def intent_key(self) -> IntentKey:

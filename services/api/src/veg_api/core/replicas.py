@@ -102,8 +102,8 @@ def observe(
 
 def suspects(
     snapshot: Snapshot, key: GatewayKey, resolved: Resolved, replicas: Sequence[Replica]
-) -> tuple[str, ...]:
-    """Addresses of nexthops that OVN says are Up although the kubelet says that the speaker's sessions are not.
+) -> tuple[tuple[str, ...], ...]:
+    """Nexthops, as the addresses of each, that OVN says are Up although the kubelet says that the speaker's sessions are not.
 
     OVN keeps a stale Up when its port moved while the replica died, and sends traffic there. Where OVN knows of one
     family's session that it is not Up, the two agree: the speaker is ready when all of its sessions are Up.
@@ -113,8 +113,9 @@ def suspects(
     sessions = snapshot.programmer.sessions.get("/".join(key), {})
     believed = [r for r in replicas if r.nexthop and r.bfd is not None and r.bfd.state == "Up"]
     mute = [r for r in believed if r.pod.container_ready(BFD_CONTAINER) is False]
-    found = (text for r in mute for text in r.internal if text in sessions)
-    return tuple(sorted(found, key=addresses.numeric_key))
+    # All of a replica's addresses: once one family's session is known to be down, the other's would be believed.
+    found = (tuple(text for text in r.internal if text in sessions) for r in mute)
+    return tuple(sorted(filter(None, found), key=lambda texts: addresses.numeric_key(texts[0])))
 
 
 def nexthops(resolved: Resolved, replicas: Sequence[Replica], status: Object) -> tuple[str, ...]:

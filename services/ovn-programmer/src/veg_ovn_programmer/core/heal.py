@@ -12,21 +12,29 @@ help, both by the rows alone:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from veg_ovn_programmer.core.bfd import ADMIN_DOWN, UP
 from veg_ovn_programmer.core.intents import Key
 
-# Seconds since a session is not up. A fresh start comes after those of PATIENCE_S, the longer the more there were.
-# The first nudge is for the others: of several sessions that end together OVN may write down one at once, and the rest
-# seconds later.
+# Seconds since a session is not up. The first nudge is for the others: of several sessions that end together OVN may write
+# down one at once, and the rest seconds later.
 NUDGES_S = (0.1, 1.5, 3.5)
+# From then on they come regularly: while a session is silent OVN puts off writing what comes next of any, so one that
+# returns would be unused for five seconds. However many sessions are not up, so many of these a second at most.
+NUDGE_EVERY_S = 1.5
+NUDGES_A_SECOND = 20
+# A fresh start comes after those of PATIENCE_S, the longer the more there were; a nudge so long before it, for a session may
+# be up and not written down.
+LAST_CALL_S = 0.5
 PATIENCE_S = (5.0, 10.0, 20.0, 60.0)
 # A session that was up for so long starts with the first patience again.
 CALM_S = 30.0
-# The longest time without a reference, should OVN not answer.
+# The longest time without a reference, should OVN not answer; and the shortest, for ovn-controller is busy at times: it has
+# to see the row while it says `admin_down`.
 HOLD_S = 2.0
+LEAST_HOLD_S = 0.3
 # How long a row is away, from the second fresh start on.
 AWAY_S = 1.0
 
@@ -44,6 +52,11 @@ class _Patient:
     """Of this attempt."""
     attempts: int = 0
     nudges: int = 0
+    nudged_at: float = 0.0
+    called: bool = False
+    """The nudge just before the fresh start was given."""
+    put_off: float = 0.0
+    """By how many seconds the fresh start comes later, for nobody else serves."""
 
 
 class Healer:
@@ -52,6 +65,8 @@ class Healer:
     def __init__(self) -> None:
         self.held: dict[SessionKey, float] = {}
         """Sessions that nothing may refer to, since when."""
+        self._answered: set[SessionKey] = set()
+        """Those of them that OVN says `admin_down` of."""
         self.away: set[SessionKey] = set()
         """Those of them whose row shall not be there."""
         self.nudged: set[SessionKey] = set()
@@ -85,10 +100,11 @@ class Healer:
             self._hold((key, peer), now)
             self.away.add((key, peer))
 
-    def due(self, now: float) -> set[Key]:
+    def due(self, now: float, spare: Callable[[SessionKey], bool] = lambda _: True) -> set[Key]:
         """Help those whose time has come; returns the gateways to look at.
 
-        AT_ONCE of them at most: OVN's word on a session that serves must not wait behind those that do not.
+        AT_ONCE of them at most: OVN's word on a session that serves must not wait behind those that do not. `spare`: whether
+        a session may start afresh now; one on its way up serves, and may be the last.
         """
         look: set[Key] = set()
         for session in list(self.held):
@@ -101,11 +117,15 @@ class Healer:
             if session in self.held or now < self._next(patient):
                 continue
             look.add(session[0])
-            if now >= patient.since + _patience(patient):
-                self._hold(session, now)
-            else:
-                patient.nudges += 1
-                self.nudged.add(session)
+            if now >= self._end_of_patience(patient):
+                if spare(session):
+                    self._hold(session, now)
+                    continue
+                patient.put_off = now + NUDGE_EVERY_S - patient.since - _patience(patient)
+            patient.called = now >= self._end_of_patience(patient) - LAST_CALL_S
+            patient.nudges += 1
+            patient.nudged_at = now
+            self.nudged.add(session)
         return look
 
     def next(self) -> float | None:
@@ -119,8 +139,10 @@ class Healer:
         self.nudged.discard(session)
         if session in self.held:
             if session not in self.away and status in {ADMIN_DOWN, ""}:
-                self._release(session, now)
-                return True
+                self._answered.add(session)
+                if now >= self._end(session):
+                    self._release(session, now)
+                    return True
             return again
         if status == UP:
             patient = self._ill.pop(session, None)
@@ -143,23 +165,34 @@ class Healer:
     def _release(self, session: SessionKey, now: float) -> None:
         del self.held[session]
         self.away.discard(session)
-        patient = self._ill.setdefault(session, _Patient(now))
-        patient.since, patient.nudges = now, 0
+        self._answered.discard(session)
+        attempts = self._ill[session].attempts if session in self._ill else 0
+        self._ill[session] = _Patient(now, attempts)
 
     def _drop(self, session: SessionKey) -> None:
         self.held.pop(session, None)
         self.away.discard(session)
+        self._answered.discard(session)
         self.nudged.discard(session)
         self._ill.pop(session, None)
         self._well.pop(session, None)
 
     def _end(self, session: SessionKey) -> float:
-        return self.held[session] + (AWAY_S if session in self.away else HOLD_S)
+        if session in self.away:
+            return self.held[session] + AWAY_S
+        return self.held[session] + (LEAST_HOLD_S if session in self._answered else HOLD_S)
+
+    def _next(self, patient: _Patient) -> float:
+        end = self._end_of_patience(patient)
+        if patient.nudges < len(NUDGES_S):
+            nudge = patient.since + NUDGES_S[patient.nudges]
+        else:
+            nudge = patient.nudged_at + max(NUDGE_EVERY_S, len(self._ill) / NUDGES_A_SECOND)
+        return min(nudge, end if patient.called else end - LAST_CALL_S)
 
     @staticmethod
-    def _next(patient: _Patient) -> float:
-        nudge = NUDGES_S[patient.nudges] if patient.nudges < len(NUDGES_S) else _patience(patient)
-        return patient.since + min(nudge, _patience(patient))
+    def _end_of_patience(patient: _Patient) -> float:
+        return patient.since + _patience(patient) + patient.put_off
 
 
 def _patience(patient: _Patient) -> float:

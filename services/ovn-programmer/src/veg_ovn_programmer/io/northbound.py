@@ -235,9 +235,12 @@ class Northbound:
         """Called for every row that changes, in the IDL's thread: must be cheap and must not raise."""
         table = row._table.name  # noqa: SLF001
         key = replicas.owner(row)
-        if key is not None and event == ovs_idl.ROW_UPDATE and _is_status(table, updates):
-            self.changes.session(key)
-            return
+        if key is not None and event == ovs_idl.ROW_UPDATE and table == rows.BFD:
+            # OVN's word may come in one update with a change of ours, which alone would be none of our business.
+            if _old(updates, "status") is not None:
+                self.changes.session(key)
+            if _is_status(table, updates):
+                return
         if key is not None:
             self.changes.owner(key)
         if event == ovs_idl.ROW_UPDATE:
