@@ -17,6 +17,7 @@ from veg_node_agent.core.sessions import (
     Told,
     Wish,
     after,
+    before,
     next_step,
     own_address,
     sessions,
@@ -89,7 +90,12 @@ WISHES = st.builds(
     ),
     settled=st.booleans(),
 )
-EVENTS = st.lists(st.one_of(WISHES, st.sampled_from(["restart", "break", "unanswered"])), max_size=8)
+EVENTS = st.lists(
+    st.one_of(WISHES, st.sampled_from(["restart", "break"]), st.tuples(WISHES, st.booleans())), max_size=8
+)
+
+
+Event = Wish | str | tuple[Wish, bool]
 
 
 def settle(wish: Wish, told: Told, speaker: ModelSpeaker) -> Told:
@@ -103,9 +109,19 @@ def settle(wish: Wish, told: Told, speaker: ModelSpeaker) -> Told:
     raise AssertionError("it never stops talking")
 
 
-@settings(max_examples=120)
+def unanswered(wish: Wish, done: bool, told: Told, speaker: ModelSpeaker) -> Told:
+    """Say the first thing of a wish on a connection that breaks, before or after it is done."""
+    step = next_step(wish, told)
+    if step is None:
+        return told
+    if done:
+        speaker.do(step)
+    return before(told, step).lost()
+
+
+@settings(max_examples=200)
 @given(EVENTS, WISHES)
-def test_the_speaker_ends_as_it_is_wished(events: list[Wish | str], last: Wish) -> None:
+def test_the_speaker_ends_as_it_is_wished(events: list[Event], last: Wish) -> None:
     """After any history of wishes, restarts and broken connections, also one on which a call was carried out and not
     confirmed, a settled wish is what the speaker has.
     """
@@ -114,11 +130,8 @@ def test_the_speaker_ends_as_it_is_wished(events: list[Wish | str], last: Wish) 
         if isinstance(event, Wish):
             wish = event
             told = settle(wish, told, speaker)
-        elif event == "unanswered":
-            step = next_step(Wish(last.sessions, last.holds), told)
-            if step is not None:
-                speaker.do(step)
-                told = after(told, step).lost()
+        elif isinstance(event, tuple):
+            told = unanswered(*event, told, speaker)
         else:
             speaker = ModelSpeaker() if event == "restart" else speaker
             told = told.lost()
@@ -131,7 +144,7 @@ def test_the_speaker_ends_as_it_is_wished(events: list[Wish | str], last: Wish) 
 
 @settings(max_examples=60)
 @given(EVENTS, WISHES)
-def test_draining_comes_first_and_stays(events: list[Wish | str], last: Wish) -> None:
+def test_draining_comes_first_and_stays(events: list[Event], last: Wish) -> None:
     """The first thing said after the decision to leave takes everything down; nothing later lets anything up."""
     speaker, told = ModelSpeaker(), Told()
     for event in events:

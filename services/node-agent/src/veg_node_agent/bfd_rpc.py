@@ -28,6 +28,7 @@ from veg_node_agent.core.sessions import (
     Told,
     Wish,
     after,
+    before,
     next_step,
 )
 
@@ -181,6 +182,7 @@ class BfdLink:
                 self._vain = 0
                 await self._new_wish.wait()
                 continue
+            self._told = before(self._told, step)
             try:
                 await _say(stub, step)
             except grpc.aio.AioRpcError as error:

@@ -130,6 +130,13 @@ def _hold_steps(wish: Wish, told: Told) -> Iterator[SetHold]:
         yield from (SetHold((peer,), None) for peer in sorted(held) if peer not in holds)
 
 
+def before(told: Told, step: Step) -> Told:
+    """What is to be remembered while a step is said: it may be carried out and its confirmation lost."""
+    if isinstance(step, SetHold) and step.hold is not None:
+        return replace(told, maybe_held=told.maybe_held | {*step.peers})
+    return told
+
+
 def after(told: Told, step: Step) -> Told:
     """What is told once a step is confirmed."""
     if isinstance(step, SetSessions):
