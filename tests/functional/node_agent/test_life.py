@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from threading import Event
 
 import pytest
-from veg_node_agent.core.operations import TRACKING_RULE
+from veg_node_agent.core.model import Family, Tracking
 
 from tests.functional.node_agent.conftest import AGENT, Lab, agent_config, eventually, steady_stream, v4, v6
 
@@ -291,7 +291,7 @@ def test_what_others_put_there_stays(lab: Lab) -> None:
     ours = {
         f"-A POSTROUTING {line}" for line in masquerade("10.16.0.0/16", "10.16.1.0/24", "fd00:10:16::/112")
     }
-    ours.add(f"-A {TRACKING_RULE}")
+    ours.add(str(Tracking(Family.V4, "net1")))
     before = theirs()
     lab.configure(v4(), v6())
     lab.start()
@@ -507,7 +507,7 @@ def test_plan_and_state_commands(lab: Lab) -> None:
         "ip -4 rule add pref 18601 from all iif eth0 blackhole proto 118",
         "ip -4 rule add pref 18601 from all iif net1 blackhole proto 118",
         "ip -4 route replace default via 172.17.0.1 dev net1",
-        f"iptables -t mangle -A {TRACKING_RULE}",
+        f"iptables -t mangle {Tracking(Family.V4, 'net1')}",
         "iptables -t nat -I POSTROUTING 1 -s 10.16.0.0/16 -j MASQUERADE --random-fully",
     ]
     assert everything(lab) == before

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import struct
+
 import pytest
 
 from tests.functional.node_agent.conftest import Family, Lab, eventually, v4, v6
@@ -92,6 +96,96 @@ def test_the_outside_reaches_sources_only(lab: Lab) -> None:
     lab.start()
     lab.outside("ping", "-n", "-c", "1", "-W", "2", "10.16.1.7")
     assert ", 0 received" in lab.outside("ping", "-n", "-c", "1", "-W", "1", "10.16.0.9", check=False)
+
+
+def test_neighbours_outside_are_not_forwarded(lab: Lab) -> None:
+    """Even where everything is a source, the pod carries nothing from the outside to the outside."""
+    lab.configure(v4(("0.0.0.0/0", True)))
+    lab.start()
+    assert lab.seen("10.16.0.9", OUTSIDE_V4) == "172.17.0.11"
+    lab.outside("ip", "route", "add", "198.51.100.1", "via", "172.17.0.11")
+    before = lab.pod("cat", "/proc/net/snmp")
+    lab.outside("ping", "-n", "-c", "3", "-i", "0.2", "-W", "1", "198.51.100.1", check=False)
+    assert forwarded(lab.pod("cat", "/proc/net/snmp")) == forwarded(before)
+
+
+def forwarded(snmp: str) -> int:
+    """ForwDatagrams of /proc/net/snmp."""
+    names, values = (line.split() for line in snmp.splitlines() if line.startswith("Ip:"))
+    return int(values[names.index("ForwDatagrams")])
+
+
+@pytest.mark.parametrize("backend", ["legacy", "nft"])
+def test_the_end_of_a_connection_that_nobody_knows_stays_inside(lab: Lab, backend: str) -> None:
+    """A FIN without its connection (forgotten, or another replica's) is passed over by NAT: it does not leave with its inner
+    address. Where a source keeps its address it does leave.
+    """
+    lab.configure(v4(), v6())
+    lab.start("--nat-backend", backend)
+    assert lab.seen("10.16.0.9", OUTSIDE_V4) == "172.17.0.11"
+    assert strays(lab) == set()
+    lab.configure(v4(("10.16.0.0/16", False)), v6(("fd00:10:16::/112", False)))
+    eventually(lambda: strays(lab) == {"10.16.0.9", "fd00:10:16::9"}, 10, lab.log)
+    lab.configure(v4(), v6())
+    eventually(lambda: strays(lab) == set(), 10, lab.log)
+    comment = '-m comment --comment "vpc-egress-gateway keeps connections tracked"'
+    rules = lab.pod(f"iptables-{backend}", "-t", "mangle", "-S", "FORWARD").splitlines()
+    assert rules[1:] == [f"-A FORWARD -o net1 -m conntrack --ctstate INVALID {comment} -j DROP"]
+
+
+def strays(lab: Lab) -> set[str]:
+    """The inner addresses with which FINs of unknown connections come out."""
+    sniffer: socket.socket = lab.outside.call(
+        socket.socket, socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3)
+    )
+    with sniffer:
+        sniffer.settimeout(0.3)
+        for source, target in (("10.16.0.9", OUTSIDE_V4), ("fd00:10:16::9", OUTSIDE_V6)):
+            family = socket.AF_INET6 if ":" in source else socket.AF_INET
+            raw: socket.socket = lab.vpc.call(socket.socket, family, socket.SOCK_RAW, socket.IPPROTO_TCP)
+            with raw:
+                raw.bind((source, 0))
+                raw.sendto(
+                    fin(socket.inet_pton(family, source), socket.inet_pton(family, target)), (target, 0)
+                )
+        found = set()
+        with contextlib.suppress(TimeoutError):
+            while True:
+                data, (_, _, kind, *_) = sniffer.recvfrom(2048)
+                six = data[0] >> 4 == 6
+                inner = data[8:24] if six else data[12:16]
+                if kind != socket.PACKET_OUTGOING and data[6 if six else 9] == socket.IPPROTO_TCP:
+                    found.add(socket.inet_ntop(socket.AF_INET6 if six else socket.AF_INET, inner))
+    return found - {"172.17.0.11", "fd17::b"}
+
+
+def fin(source: bytes, target: bytes) -> bytes:
+    """A TCP header with FIN and ACK, from port 4711 to 7777, and its checksum."""
+    header = struct.pack("!HHIIBBHHH", 4711, 7777, 1, 1, 5 << 4, 0x11, 1024, 0, 0)
+    words = source + target + struct.pack("!HH", socket.IPPROTO_TCP, len(header)) + header
+    total = sum(struct.unpack(f"!{len(words) // 2}H", words))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return header[:16] + struct.pack("!H", ~total & 0xFFFF) + header[18:]
+
+
+def test_an_address_that_somebody_else_has_is_none(lab: Lab) -> None:
+    """With a duplicate outside, the kernel would send with an address of the VPC: the family waits until it has its own."""
+    lab.outside("ip", "address", "add", "fd17::b/64", "dev", "out0", "nodad")
+    lab.pod("sysctl", "-qw", "net.ipv6.conf.net1.accept_dad=1")
+    lab.pod("ip", "address", "del", "fd17::b/64", "dev", "net1")
+    lab.pod("ip", "address", "add", "fd17::b/64", "dev", "net1")
+    eventually(lambda: "dadfailed" in lab.pod("ip", "-6", "address", "show", "dev", "net1"), 10, lab.log)
+    lab.configure(v4(), v6())
+    lab.start(wait=False)
+    eventually(lambda: lab.seen("10.16.0.9", OUTSIDE_V4) == "172.17.0.11", 30, lab.log)
+    state = lab.cli("state", "--run-dir", str(lab.run_dir)).stdout
+    assert "interface net1 has no IPv6 address" in state
+    assert lab.udp("fd00:10:16::9", OUTSIDE_V6, timeout=0.3) == ""
+    lab.outside("ip", "address", "del", "fd17::b/64", "dev", "out0")
+    lab.pod("ip", "address", "del", "fd17::b/64", "dev", "net1")
+    lab.pod("ip", "address", "add", "fd17::b/64", "dev", "net1")
+    eventually(lambda: lab.udp("fd00:10:16::9", OUTSIDE_V6, timeout=0.3) == "fd17::b", 20, lab.log)
 
 
 def test_the_pod_itself_is_reachable_and_reaches_out(lab: Lab) -> None:

@@ -87,15 +87,30 @@ def test_the_way_back_reaches_every_source() -> None:
 
 
 def test_everything_as_a_source_does_not_take_the_default_route() -> None:
-    """A source of all addresses opens the guard for all, but the default route stays the outside's."""
-    wanted = config(("::/0", True), family=Family.V6)
+    """A source of all addresses opens the guard for all of the VPC, but the default route stays the outside's, and nobody
+    outside is forwarded to the outside.
+    """
+    wanted = config(("::/0", True), family=Family.V6, vpc=("fd00:11::/64", "fd00:10:16::/113"))
     want = desired(wanted, wanted.families[0], INTERFACES)
     assert str(want.default) == "default via fd17::1 dev net1 metric 1024"
-    assert want.routes == ()
+    assert [str(route) for route in want.routes] == [
+        "fd00:11::/64 via fd00:10:16::1 dev eth0 proto 118 metric 1024"
+    ]
     assert [str(rule) for rule in want.allow] == [
         "from all iif eth0 lookup main proto 118",
-        "from all iif net1 lookup main proto 118",
+        "from all to fd00:10:16::/112 iif net1 lookup main proto 118",
+        "from all to fd00:11::/64 iif net1 lookup main proto 118",
     ]
+
+
+def test_what_belongs_to_no_connection_is_dropped_where_nobody_keeps_an_address() -> None:
+    """A source that keeps its address may be answered by another way than it asked."""
+    for sources, link in (
+        ([("10.16.0.0/16", True)], "net1"),
+        ([("10.16.0.0/16", True), ("10.17.0.0/16", False)], ""),
+    ):
+        wanted = config(*sources)
+        assert desired(wanted, wanted.families[0], INTERFACES).tracking.link == link
 
 
 def test_the_guard_merges_what_is_nested_or_adjacent() -> None:

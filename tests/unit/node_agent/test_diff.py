@@ -27,6 +27,7 @@ from veg_node_agent.core.model import (
     Snapshot,
     Source,
     Timers,
+    Tracking,
     UplinkConfig,
     network,
 )
@@ -70,7 +71,7 @@ class ModelKernel:
     )
     sysctls: dict[str, str] = field(default_factory=dict)
     record: Record = field(default_factory=Record)
-    tracked: set[Family] = field(default_factory=set)
+    tracked: set[Tracking] = field(default_factory=set)
     exempt: set[Exemption] = field(default_factory=set)
 
     def snapshot(self, config: Config) -> Snapshot:
@@ -113,8 +114,8 @@ class ModelKernel:
             assert (op.rule in self.exempt) == (op.verb == "delete")
             self.exempt ^= {op.rule}
         else:
-            assert (op.family in self.tracked) == (op.verb == "delete")
-            self.tracked ^= {op.family}
+            assert (op.rule in self.tracked) == (op.verb == "delete")
+            self.tracked ^= {op.rule}
 
     def _route(self, op: RouteOp) -> None:
         route = op.route
@@ -276,7 +277,7 @@ def test_every_step_is_safe(old: FamilyConfig, new: FamilyConfig) -> None:
             if before is not None and after is not None:
                 assert opened(kernel, address), (address, str(op))
             if opened(kernel, address):
-                assert Family.V4 in kernel.tracked
+                assert any(rule.family is Family.V4 for rule in kernel.tracked)
                 assert verdict(kernel.nat[Family.V4], address) in {before, after} - {None}, (address, str(op))
 
 

@@ -6,7 +6,7 @@ Called by `diff`. Knows the configuration and the pod's own addresses, never the
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -25,6 +25,7 @@ from veg_node_agent.core.model import (
     Route,
     Rule,
     Source,
+    Tracking,
     exemptions,
     network,
 )
@@ -43,6 +44,7 @@ class DesiredFamily:
     routes: tuple[Route, ...]
     deny: tuple[Rule, ...]
     allow: tuple[Rule, ...]
+    tracking: Tracking
     nat: tuple[NatRule, ...]
     exempt: tuple[Exemption, ...]
     forwarding: tuple[tuple[str, str], ...]
@@ -66,7 +68,8 @@ def desired(config: Config, entry: FamilyConfig, interfaces: Mapping[str, Interf
         deny=tuple(
             Rule(family, DENY_PRIORITY, iif, "blackhole") for iif in (config.internal, config.external)
         ),
-        allow=_allow_rules(config, entry),
+        allow=_allow_rules(config, entry, interfaces[config.internal]),
+        tracking=Tracking(family, config.external if all(s.snat for s in entry.sources) else ""),
         nat=nat_rules(family, entry.sources),
         exempt=exemptions(family, config.untracked_ports, config.internal),
         forwarding=_forwarding(family, config),
@@ -119,23 +122,25 @@ def _vpc_routes(
     )
 
 
-def _allow_rules(config: Config, entry: FamilyConfig) -> tuple[Rule, ...]:
-    """Sources may come in from the VPC, and only towards them may come in from outside.
-
-    Neighbouring and nested prefixes are merged: the kernel walks rules one by one for every packet.
+def _allow_rules(config: Config, entry: FamilyConfig, internal: Interface) -> tuple[Rule, ...]:
+    """Sources may come in from the VPC, and only towards them may come in from outside. Where everything is a source that
+    is what lies in the VPC: the pod is no router for its neighbours outside.
     """
-    family = entry.family
+    rules = []
+    for cidr in _merged(source.cidr for source in entry.sources):
+        inward = [cidr] if cidr else _merged([*entry.vpc_cidrs, *internal.networks(entry.family)])
+        rules.append(Rule(entry.family, ALLOW_PRIORITY, config.internal, "lookup main", src=cidr))
+        rules += [Rule(entry.family, ALLOW_PRIORITY, config.external, "lookup main", dst=to) for to in inward]
+    return tuple(rules)
+
+
+def _merged(cidrs: Iterable[str]) -> list[str]:
+    """Prefixes of one family without neighbouring and nested ones, because the kernel walks rules one by one for every
+    packet; "" for everything.
+    """
     # One family at a time, which the annotation of collapse_addresses wants to know.
-    nets = cast("list[ipaddress.IPv4Network]", [network(s.cidr) for s in entry.sources])
-    prefixes = ["" if n.prefixlen == 0 else str(n) for n in ipaddress.collapse_addresses(nets)]
-    return tuple(
-        rule
-        for cidr in prefixes
-        for rule in (
-            Rule(family, ALLOW_PRIORITY, config.internal, "lookup main", src=cidr),
-            Rule(family, ALLOW_PRIORITY, config.external, "lookup main", dst=cidr),
-        )
-    )
+    nets = cast("list[ipaddress.IPv4Network]", [network(cidr) for cidr in cidrs])
+    return ["" if n.prefixlen == 0 else str(n) for n in ipaddress.collapse_addresses(nets)]
 
 
 def nat_rules(family: Family, sources: tuple[Source, ...]) -> tuple[NatRule, ...]:

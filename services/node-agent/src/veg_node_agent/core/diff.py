@@ -36,6 +36,7 @@ from veg_node_agent.core.model import (
     Route,
     Rule,
     Snapshot,
+    Tracking,
 )
 from veg_node_agent.core.operations import (
     ExemptOp,
@@ -142,7 +143,7 @@ def _remove(draft: _Draft, family: Family, snapshot: Snapshot, record: Record) -
     first, stale = nat_steps(snapshot.nat.get(family, ()), (), record.nat)
     draft.operations += _stale_rules(snapshot, family, keep=())
     draft.operations += first + stale
-    draft.operations += [TrackingOp("delete", family)] if family in snapshot.tracked else []
+    draft.operations += _stale_trackings(snapshot, family, keep=())
     draft.operations += _stale_exemptions(snapshot, family, keep=())
     draft.operations += _stale_routes(snapshot, family, record, keep=())
 
@@ -158,12 +159,13 @@ def _converge(draft: _Draft, want: DesiredFamily, snapshot: Snapshot, record: Re
     draft.operations += [ExemptOp("add", rule) for rule in want.exempt if rule not in snapshot.exempt]
     draft.operations += _default_steps(want.default, snapshot)
     draft.operations += _route_steps(want.routes, snapshot, draft.problems)
-    draft.operations += [TrackingOp("add", family)] if family not in snapshot.tracked else []
+    draft.operations += [TrackingOp("add", want.tracking)] if want.tracking not in snapshot.tracked else []
     draft.operations += insert
     draft.operations += forwarding
     draft.operations += [RuleOp("add", rule) for rule in want.allow if rule not in rules]
     draft.operations += _stale_rules(snapshot, family, keep={*want.deny, *want.allow})
     draft.operations += stale_nat
+    draft.operations += _stale_trackings(snapshot, family, keep=(want.tracking,))
     draft.operations += _stale_routes(snapshot, family, record, keep=(want.default, *want.routes))
     draft.operations += hardening
     draft.operations += _restores(family, snapshot, record, keep=[path for path, _ in want.sysctls])
@@ -178,6 +180,11 @@ def _converge(draft: _Draft, want: DesiredFamily, snapshot: Snapshot, record: Re
         if op.was is not None and op.path not in record.sysctls
     }
     draft.sysctls |= {path: known[path] for path, _ in want.sysctls if path in known}
+
+
+def _stale_trackings(snapshot: Snapshot, family: Family, keep: Sequence[Tracking]) -> list[TrackingOp]:
+    old = {rule for rule in snapshot.tracked if rule.family is family}.difference(keep)
+    return [TrackingOp("delete", rule) for rule in sorted(old, key=lambda rule: rule.link)]
 
 
 def _stale_exemptions(snapshot: Snapshot, family: Family, keep: Sequence[Exemption]) -> list[ExemptOp]:

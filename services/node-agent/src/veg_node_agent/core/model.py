@@ -280,6 +280,42 @@ def exemptions(family: Family, ports: Iterable[int], internal: str) -> tuple[Exe
     return tuple(Exemption(family, chain, port, link) for port in ports for chain, link in links.items())
 
 
+# The comment marks the rule as ours.
+TRACKING_COMMENT = "vpc-egress-gateway keeps connections tracked"
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """A rule in the mangle table that keeps connections tracked.
+
+    The kernel tracks connections only while some rule of the namespace needs it (nf_ct_netns_get). When the last NAT
+    rule of a family goes - a policy that is no longer masqueraded, or a table flushed by hand - it stops at once, and
+    every masqueraded connection would go on with its inner address and break.
+
+    With `link`, the external interface, it also drops what is to leave there and belongs to no connection, such as the FIN
+    of one that is forgotten, or that another replica carried so far: NAT passes over it, and it would leave with its inner
+    address. Without, it does nothing to packets: a source that keeps its address may answer what came another way.
+    """
+
+    family: Family
+    link: str = ""
+
+    @property
+    def spec(self) -> str:
+        """The rule in the words of iptables, after -A or -D."""
+        link, target = (f"-o {self.link} ", " -j DROP") if self.link else ("", "")
+        match = "-m conntrack --ctstate INVALID"
+        return f'FORWARD {link}{match} -m comment --comment "{TRACKING_COMMENT}"{target}'
+
+    def __str__(self) -> str:
+        return f"-A {self.spec}"
+
+
+def trackings(family: Family, external: str) -> tuple[Tracking, Tracking]:
+    """Both kinds, on a pod whose way out is `external`."""
+    return Tracking(family), Tracking(family, external)
+
+
 # POSTROUTING of one family in its order; None stands for a rule of another shape, which is never ours.
 Chain = tuple[NatRule | None, ...]
 
@@ -290,8 +326,7 @@ class Snapshot:
 
     `routes`: all of the main table; `rules`: those with our mark; `nat`: the chains of the families that were asked
     for; `unreadable`: those whose chain could not be read, and why; `sysctls`: path below /proc/sys to value, None when
-    it does not exist; `tracked`: families with our tracking rule (see `operations.TrackingOp`); `exempt`: our rules in
-    the raw table.
+    it does not exist; `tracked`: our tracking rules; `exempt`: our rules in the raw table.
     """
 
     interfaces: Mapping[str, Interface] = field(default_factory=dict)
@@ -299,7 +334,7 @@ class Snapshot:
     rules: tuple[Rule, ...] = ()
     nat: Mapping[Family, Chain] = field(default_factory=dict)
     unreadable: Mapping[Family, str] = field(default_factory=dict)
-    tracked: frozenset[Family] = frozenset()
+    tracked: frozenset[Tracking] = frozenset()
     exempt: frozenset[Exemption] = frozenset()
     sysctls: Mapping[str, str | None] = field(default_factory=dict)
 

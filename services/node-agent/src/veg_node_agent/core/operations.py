@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from veg_node_agent.core.model import Exemption, Family, NatRule, Route, Rule
+from veg_node_agent.core.model import Exemption, Family, NatRule, Route, Rule, Tracking
 
 Action = Literal["create", "update", "delete"]
 
@@ -131,21 +131,16 @@ class SysctlOp:
         return f"sysctl -w {self.path}={self.value}"
 
 
-# The comment marks the rule as ours.
-TRACKING_COMMENT = "vpc-egress-gateway keeps connections tracked"
-TRACKING_RULE = f'FORWARD -m conntrack --ctstate INVALID -m comment --comment "{TRACKING_COMMENT}"'
-
-
 @dataclass(frozen=True)
 class TrackingOp(_Presence):
-    """Adds or deletes a rule in the mangle table that has no effect but one: connections stay tracked.
+    """Adds or deletes a rule of the mangle table."""
 
-    The kernel tracks connections only while some rule of the namespace needs it (nf_ct_netns_get). When the last NAT
-    rule of a family goes - a policy that is no longer masqueraded, or a table flushed by hand - it stops at once, and
-    every masqueraded connection would go on with its inner address and break.
-    """
+    rule: Tracking
 
-    family: Family
+    @property
+    def family(self) -> Family:
+        """The family it belongs to."""
+        return self.rule.family
 
     @property
     def target(self) -> tuple[str, str]:
@@ -155,7 +150,7 @@ class TrackingOp(_Presence):
     @property
     def line(self) -> str:
         """The step in the words of iptables and iptables-restore."""
-        return f"{'-A' if self.verb == 'add' else '-D'} {TRACKING_RULE}"
+        return f"{'-A' if self.verb == 'add' else '-D'} {self.rule.spec}"
 
     def __str__(self) -> str:
         return f"{_tool(self.family)} -t mangle {self.line}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from veg_node_agent.core.desired import sysctl_paths
 from veg_node_agent.core.model import OUR_PROTOCOL, Config, Family, Record, Snapshot
-from veg_node_agent.core.operations import TRACKING_RULE
 
 
 def applied_lines(config: Config, snapshot: Snapshot, record: Record) -> tuple[str, ...]:
@@ -20,7 +19,7 @@ def applied_lines(config: Config, snapshot: Snapshot, record: Record) -> tuple[s
         lines += [
             str(rule) for rule in snapshot.nat.get(family, ()) if rule is not None and rule in record.nat
         ]
-        lines += [f"-A {TRACKING_RULE}"] if family in snapshot.tracked else []
+        lines += sorted(str(rule) for rule in snapshot.tracked if rule.family is family)
         lines += sorted(str(rule) for rule in snapshot.exempt if rule.family is family)
     lines += [
         f"{path} = {value}"

@@ -19,7 +19,9 @@ from veg_node_agent.core.model import (
     Family,
     Record,
     Snapshot,
+    Tracking,
     exemptions,
+    trackings,
 )
 from veg_node_agent.core.operations import (
     ExemptOp,
@@ -74,7 +76,7 @@ class Kernel:
             self._routing = self._read_routing()
         named = {entry.family for entry in config.families} | {rule.family for rule in record.nat}
         named |= record.tracked
-        chains, unreadable, tracked = self._read_tables(sorted(named))
+        chains, unreadable, tracked = self._read_tables(sorted(named), config.external)
         return replace(
             self._routing,
             nat=chains,
@@ -119,18 +121,18 @@ class Kernel:
         )
 
     def _read_tables(
-        self, families: Sequence[Family]
-    ) -> tuple[dict[Family, Chain], dict[Family, str], frozenset[Family]]:
+        self, families: Sequence[Family], external: str
+    ) -> tuple[dict[Family, Chain], dict[Family, str], frozenset[Tracking]]:
         chains: dict[Family, Chain] = {}
-        tracked: set[Family] = set()
+        tracked: frozenset[Tracking] = frozenset()
         unreadable: dict[Family, str] = {}
         for family in families:
             try:
                 chains[family] = self._nat.read(family)
-                tracked |= {family} if self._nat.tracked(family) else set()
+                tracked |= self._nat.tracked(family, trackings(family, external))
             except KernelError as error:
                 unreadable[family] = str(error)
-        return chains, unreadable, frozenset(tracked)
+        return chains, unreadable, tracked
 
     def _read_exemptions(self, config: Config, record: Record) -> frozenset[Exemption]:
         """Read only where some are wanted or recorded; a table that can not be read refuses when it is written."""

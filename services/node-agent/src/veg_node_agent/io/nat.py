@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 from veg_common import logs
 
-from veg_node_agent.core.model import Chain, Exemption, Family
+from veg_node_agent.core.model import Chain, Exemption, Family, Tracking
 from veg_node_agent.core.operations import ExemptOp, NatOp, TrackingOp
 from veg_node_agent.errors import KernelError
 from veg_node_agent.io.nat_legacy import LegacyNat
@@ -31,8 +31,8 @@ class NatBackend(Protocol):
     def commit(self, steps: Sequence[NatOp]) -> None:
         """Carry out the steps, all or none. Raises KernelError."""
 
-    def tracked(self) -> bool:
-        """Whether our tracking rule is in the mangle table. Raises KernelError."""
+    def tracked(self, ours: Sequence[Tracking]) -> frozenset[Tracking]:
+        """Which of these rules are in the mangle table. Raises KernelError."""
 
     def track(self, step: TrackingOp) -> None:
         """Add or delete the tracking rule. Raises KernelError."""
@@ -64,9 +64,9 @@ class Nat:
         """Carry out the steps of a family, all or none. Raises KernelError."""
         self._backend(family).commit(steps)
 
-    def tracked(self, family: Family) -> bool:
-        """Whether our tracking rule of a family is there. Raises KernelError."""
-        return self._backend(family).tracked()
+    def tracked(self, family: Family, ours: Sequence[Tracking]) -> frozenset[Tracking]:
+        """Which of these rules are in a family's mangle table. Raises KernelError."""
+        return self._backend(family).tracked(ours)
 
     def track(self, step: TrackingOp) -> None:
         """Add or delete the tracking rule of a family. Raises KernelError."""

@@ -14,11 +14,11 @@ import fcntl
 import os
 import sysconfig
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from veg_node_agent.core.model import Chain, Exemption, Family
+from veg_node_agent.core.model import Chain, Exemption, Family, Tracking
 from veg_node_agent.core.operations import ExemptOp, NatOp, TrackingOp
 from veg_node_agent.errors import KernelError
 from veg_node_agent.io.xt_entries import (
@@ -26,8 +26,8 @@ from veg_node_agent.io.xt_entries import (
     encode,
     encode_exemption,
     encode_tracking,
-    is_tracking,
     same_exemption,
+    same_tracking,
 )
 
 _LOCK_WAIT = 3.0  # s
@@ -116,21 +116,15 @@ class LegacyNat:
                     del chain[at]
             self._nat.commit()
 
-    def tracked(self) -> bool:
-        """Whether our tracking rule is in the mangle table. Raises KernelError."""
-        return any(is_tracking(raw) for raw in self._mangle.read())
+    def tracked(self, ours: Sequence[Tracking]) -> frozenset[Tracking]:
+        """Which of these rules are in the mangle table. Raises KernelError."""
+        entries = self._mangle.read()
+        return frozenset(rule for rule in ours if any(same_tracking(rule, raw) for raw in entries))
 
     def track(self, step: TrackingOp) -> None:
         """Add or delete the tracking rule, under the lock of the command line tools. Raises KernelError."""
-        with _xtables_lock():
-            entries = self._mangle.read()
-            places = [at for at, raw in enumerate(entries) if is_tracking(raw)]
-            if step.verb == "add" and not places:
-                self._mangle.insert(encode_tracking(self._family), len(entries))
-            elif step.verb == "delete":
-                for at in reversed(places):
-                    self._mangle.delete(at)
-            self._mangle.commit()
+        raw = encode_tracking(step.rule)
+        self._place(self._mangle, step.verb, raw, lambda entry: same_tracking(step.rule, entry))
 
     def exempt(self, ours: Sequence[Exemption]) -> frozenset[Exemption]:
         """Which of these rules are in the raw table. Raises KernelError."""
@@ -141,13 +135,17 @@ class LegacyNat:
 
     def change_exemption(self, step: ExemptOp) -> None:
         """Add or delete a rule of the raw table, under the lock of the command line tools. Raises KernelError."""
-        table = self._raw_table(step.rule.chain)
+        raw, table = encode_exemption(step.rule), self._raw_table(step.rule.chain)
+        self._place(table, step.verb, raw, lambda entry: same_exemption(step.rule, entry))
+
+    def _place(self, table: _Table, verb: str, raw: bytes, same: Callable[[bytes], bool]) -> None:
+        """Have an entry at the end of a chain once, or not at all."""
         with _xtables_lock():
             entries = table.read()
-            places = [at for at, raw in enumerate(entries) if same_exemption(step.rule, raw)]
-            if step.verb == "add" and not places:
-                table.insert(encode_exemption(step.rule), len(entries))
-            elif step.verb == "delete":
+            places = [at for at, entry in enumerate(entries) if same(entry)]
+            if verb == "add" and not places:
+                table.insert(raw, len(entries))
+            elif verb == "delete":
                 for at in reversed(places):
                     table.delete(at)
             table.commit()

@@ -7,13 +7,15 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
+from typing import TypeVar
 
-from veg_node_agent.core.model import Chain, Exemption, Family, NatRule
-from veg_node_agent.core.operations import TRACKING_RULE, ExemptOp, NatOp, TrackingOp
+from veg_node_agent.core.model import Chain, Exemption, Family, NatRule, Tracking
+from veg_node_agent.core.operations import ExemptOp, NatOp, TrackingOp
 from veg_node_agent.errors import KernelError
 
 _OURS = re.compile(r"-A POSTROUTING(?: -s (\S+))? -j (?:(MASQUERADE --random-fully)|RETURN)")
 _PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
+_Rule = TypeVar("_Rule", Exemption, Tracking)
 _TIMEOUT = 10.0  # s; the tools wait up to 5 s for their lock
 
 
@@ -36,9 +38,9 @@ class NftNat:
         script = "\n".join(["*nat", *(step.line for step in steps), "COMMIT", ""])
         self._run("-restore", ["--noflush", "-w", "5"], script)
 
-    def tracked(self) -> bool:
-        """Whether our tracking rule is in the mangle table. Raises KernelError."""
-        return f"-A {TRACKING_RULE}" in self._run("-save", ["-t", "mangle"]).splitlines()
+    def tracked(self, ours: Sequence[Tracking]) -> frozenset[Tracking]:
+        """Which of these rules are in the mangle table. Raises KernelError."""
+        return self._present("mangle", ours)
 
     def track(self, step: TrackingOp) -> None:
         """Add or delete the tracking rule. Raises KernelError."""
@@ -46,12 +48,15 @@ class NftNat:
 
     def exempt(self, ours: Sequence[Exemption]) -> frozenset[Exemption]:
         """Which of these rules are in the raw table. Raises KernelError."""
-        lines = {line.strip() for line in self._run("-save", ["-t", "raw"]).splitlines()}
-        return frozenset(rule for rule in ours if str(rule) in lines)
+        return self._present("raw", ours)
 
     def change_exemption(self, step: ExemptOp) -> None:
         """Add or delete a rule of the raw table. Raises KernelError."""
         self._run("-restore", ["--noflush", "-w", "5"], f"*raw\n{step.line}\nCOMMIT\n")
+
+    def _present(self, table: str, ours: Sequence[_Rule]) -> frozenset[_Rule]:
+        lines = {line.strip() for line in self._run("-save", ["-t", table]).splitlines()}
+        return frozenset(rule for rule in ours if str(rule) in lines)
 
     def _parse(self, line: str) -> NatRule | None:
         match = _OURS.fullmatch(line.strip())

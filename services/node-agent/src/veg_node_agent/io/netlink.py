@@ -47,6 +47,7 @@ _KNOWN_RULE_ATTRIBUTES = {
     "FRA_PAD",
 }
 _NO_SUPPRESSION = 0xFFFFFFFF
+_TENTATIVE, _DAD_FAILED = 0x40, 0x08  # IFA_F_* of linux/if_addr.h
 _FAMILY_ABSENT = {errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT}
 _GONE = {errno.ESRCH, errno.ENOENT, errno.ENODEV}
 
@@ -64,13 +65,14 @@ class Netlink:
         self._ipr.close()
 
     def interfaces(self) -> dict[str, Interface]:
-        """The links by name, each with its addresses of global scope."""
+        """The links by name, each with its addresses of global scope that may be used."""
         links = list(self._dump(self._ipr.get_links))
         self._name = {message["index"]: message.get("ifname") for message in links}
         self._index = {name: index for index, name in self._name.items()}
         addresses: dict[int, list[str]] = {}
         for message in self._dump(self._ipr.get_addr):
-            if message["scope"] == _SCOPE_UNIVERSE:
+            # One that somebody else has, or may have, is no source of packets: the kernel would take another.
+            if message["scope"] == _SCOPE_UNIVERSE and not message["flags"] & (_TENTATIVE | _DAD_FAILED):
                 # On a point-to-point link IFA_ADDRESS is the peer; IFA_LOCAL is always this end.
                 text = message.get("local") or message.get("address")
                 addresses.setdefault(message["index"], []).append(f"{text}/{message['prefixlen']}")

@@ -10,8 +10,15 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from veg_node_agent.core.model import EXEMPTION_COMMENT, Exemption, Family, NatRule, network
-from veg_node_agent.core.operations import TRACKING_COMMENT
+from veg_node_agent.core.model import (
+    EXEMPTION_COMMENT,
+    TRACKING_COMMENT,
+    Exemption,
+    Family,
+    NatRule,
+    Tracking,
+    network,
+)
 
 # NF_NAT_RANGE_PROTO_RANDOM_FULLY of linux/netfilter/nf_nat.h
 _RANDOM_FULLY = 1 << 4
@@ -54,14 +61,17 @@ def encode(rule: NatRule) -> bytes:
     return (header + offsets).ljust(layout.entry, b"\0") + target
 
 
-def encode_tracking(family: Family) -> bytes:
-    """The tracking rule: matches `conntrack` (--ctstate INVALID) and `comment`, and no target, which means go on."""
+def encode_tracking(rule: Tracking) -> bytes:
+    """The rule with its matches `conntrack` (--ctstate INVALID) and `comment`. Its target is DROP, whose name libiptc
+    resolves, or none, which means go on.
+    """
     # struct xt_conntrack_mtinfo3: addresses and ports that are not looked at, then match_flags (XT_CONNTRACK_STATE),
     # invert_flags, state_mask (XT_CONNTRACK_STATE_INVALID), status_mask.
     conntrack = bytes(146) + struct.pack("=HHHH", 1, 0, 1, 0)
-    layout = _LAYOUTS[family]
+    layout = _LAYOUTS[rule.family]
     matches = [(b"conntrack", 3, conntrack.ljust(168, b"\0")), _comment(TRACKING_COMMENT)]
-    return _entry(layout, bytes(layout.header), matches, (b"", 0, struct.pack("=ixxxx", 0)))
+    verdict = b"DROP" if rule.link else b""
+    return _entry(layout, _tracking_header(rule), matches, (verdict, 0, struct.pack("=ixxxx", 0)))
 
 
 def encode_exemption(rule: Exemption) -> bytes:
@@ -71,10 +81,7 @@ def encode_exemption(rule: Exemption) -> bytes:
     struct.pack_into("=H", header, layout.protocol, 17)
     if rule.family is Family.V6:
         header[layout.protocol + 3] = 1  # IP6T_F_PROTO: the protocol is looked at
-    if rule.link:
-        name = rule.link.encode() + b"\0"
-        for at, value in ((0, name), (2, b"\xff" * len(name))):
-            struct.pack_into("16s", header, 4 * layout.address + at * _INTERFACE, value)
+    _set_link(layout, header, 0, rule.link)
     # struct xt_udp: ranges of source and destination ports, invflags.
     udp = struct.pack("=HHHHB", 0, 0xFFFF, rule.port, rule.port, 0).ljust(16, b"\0")
     # struct xt_addrtype_info_v1: source, destination (bits by RTN_ type: LOCAL is 2), flags.
@@ -84,6 +91,21 @@ def encode_exemption(rule: Exemption) -> bytes:
     matches = [(b"udp", 0, udp)]
     matches += [(b"addrtype", 1, local)] if rule.link else []
     return _entry(layout, bytes(header), [*matches, _comment(EXEMPTION_COMMENT)], (b"CT", 2, notrack))
+
+
+def _tracking_header(rule: Tracking) -> bytes:
+    layout = _LAYOUTS[rule.family]
+    header = bytearray(layout.header)
+    _set_link(layout, header, 1, rule.link)
+    return bytes(header)
+
+
+def _set_link(layout: _Layout, header: bytearray, place: int, link: str) -> None:
+    """Have the interface (place 0: in, 1: out) be looked at, unless it is ""; the masks come after both names."""
+    if link:
+        name = link.encode() + b"\0"
+        for at, value in ((place, name), (place + 2, b"\xff" * len(name))):
+            struct.pack_into("16s", header, 4 * layout.address + at * _INTERFACE, value)
 
 
 _Part = tuple[bytes, int, bytes]  # name, revision, data of a match or a target
@@ -104,9 +126,10 @@ def _entry(layout: _Layout, header: bytes, matches: Sequence[_Part], target: _Pa
     return (header + offsets).ljust(layout.entry, b"\0") + body + end
 
 
-def is_tracking(raw: bytes) -> bool:
-    """Whether an entry bears the tracking rule's comment."""
-    return TRACKING_COMMENT.encode() + b"\0" in raw
+def same_tracking(rule: Tracking, raw: bytes) -> bool:
+    """Whether an entry of the kernel bears the tracking rule's comment and is for the same link."""
+    header = _tracking_header(rule)
+    return TRACKING_COMMENT.encode() + b"\0" in raw and raw[: len(header)] == header
 
 
 def same_exemption(rule: Exemption, raw: bytes) -> bool:
