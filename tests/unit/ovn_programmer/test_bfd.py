@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping
 
@@ -9,7 +10,7 @@ import pytest
 from veg_ovn_programmer.core import rows
 from veg_ovn_programmer.core.bfd import JOIN_ADDRESSES, second_router, spare
 from veg_ovn_programmer.core.desired import desired, sessions
-from veg_ovn_programmer.core.intents import Bfd, BfdPort, Gateway, GatewayFamily, Intent, Key, Vpc
+from veg_ovn_programmer.core.intents import Bfd, BfdPort, Gateway, GatewayFamily, Intent, Key, Vpc, Waker
 from veg_ovn_programmer.core.parts import link_local, stable_mac
 from veg_ovn_programmer.core.rows import Row, show
 from veg_ovn_programmer.core.validate import check
@@ -235,7 +236,7 @@ def test_an_old_schema_has_no_bfd_sessions() -> None:
 
 @pytest.mark.parametrize("variant", Variant)
 def test_nothing_refers_to_a_held_session(variant: Variant) -> None:
-    """No route or policy names the replica, and its row stays or is away; of a nudged session only the row differs."""
+    """No route or policy names the replica, and its row stays or is away."""
     up = dict.fromkeys((*BOTH, "10.16.0.12", "10.16.0.13"), "up")
     held = Scene(held=frozenset({(THIRD.key, BOTH[0]), (IN_DEFAULT.key, "10.16.0.12")}))
     assert lines(THIRD, view(variant, up, scene=held)) == [*THIRD_ROWS, *routes(BOTH[1])]
@@ -245,12 +246,15 @@ def test_nothing_refers_to_a_held_session(variant: Variant) -> None:
     gone = frozenset({(THIRD.key, BOTH[0])})
     away = Scene(held=gone, away=gone)
     assert lines(THIRD, view(variant, up, scene=away)) == [THIRD_ROWS[1], *routes(BOTH[1])]
-    nudged = Scene(nudged=frozenset({(THIRD.key, BOTH[0])}))
-    assert lines(THIRD, view(variant, up, scene=nudged)) == [
-        THIRD_ROWS[0].replace("min_rx=1000", "min_rx=1001"),
-        THIRD_ROWS[1],
-        *routes(*BOTH),
-    ]
+
+
+def test_the_waker_differs_with_every_nudge() -> None:
+    """Whatever the number of nudges between two commits, within reason; one row, with a valid address."""
+    seen = [desired(Waker(), View(scene=Scene(wakes=wakes))) for wakes in range(600)]
+    assert {len(some) for some in seen} == {1}
+    texts = [show(row.columns["addresses"]) for (row,) in seen]
+    assert all(ipaddress.ip_address(text) in ipaddress.ip_network("192.0.2.0/24") for text in texts)
+    assert all(len(set(texts[at : at + 100])) == 100 for at in range(500))
 
 
 def test_without_nexthops_it_is_closed() -> None:

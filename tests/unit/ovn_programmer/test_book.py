@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from veg_ovn_programmer.core.book import Book, Outcome, State
+from veg_ovn_programmer.core.book import Book, Job, Outcome, State
 from veg_ovn_programmer.core.desired import desired
 from veg_ovn_programmer.core.intents import (
+    DERIVED,
+    WAKER,
     Bfd,
     BfdPort,
     DefaultRoute,
@@ -20,6 +22,7 @@ from veg_ovn_programmer.core.intents import (
     Port,
     Subnet,
     Vpc,
+    Waker,
 )
 from veg_ovn_programmer.core.pace import Pace
 from veg_ovn_programmer.core.rows import show
@@ -146,10 +149,8 @@ def test_a_new_session_removes_nothing_before_its_resync(old: list[Intent], new:
     removed, look = rows.book.resync("two", list(rows.rows))
     rows.look(look)
     picture = {intent.key for intent in new}
-    assert set(removed) == {
-        key for key in owners if key not in picture and key.kind is not Kind.DEFAULT_ROUTE
-    }
-    assert {key for key in rows.rows if key.kind is not Kind.DEFAULT_ROUTE} <= picture
+    assert set(removed) == {key for key in owners if key not in picture and key.kind not in DERIVED}
+    assert {key for key in rows.rows if key.kind not in DERIVED} <= picture
 
 
 def test_default_route_is_shared() -> None:
@@ -167,6 +168,22 @@ def test_default_route_is_shared() -> None:
     book.resync("one", [])
     assert book.job(route).intent is None  # type: ignore[union-attr]
     assert book.rank(route) > book.rank(Key(Kind.GATEWAY, "default/b"))
+
+
+def test_the_waker_is_shared() -> None:
+    """It is there while one gateway has BFD."""
+    book = Book()
+    book.begin("one")
+    assert WAKER in book.put(gateway("a", "v", bfd=True), 1)
+    assert WAKER not in book.put(gateway("b", "w", bfd=True), 1)
+    assert WAKER in book.everything()
+    assert WAKER not in book.put(gateway("a", "v"), 2)
+    assert book.job(WAKER) == Job(WAKER, Waker())
+    assert WAKER in book.remove(Key(Kind.GATEWAY, "default/b"))
+    assert book.job(WAKER) is None
+    book.resync("one", [])
+    assert book.job(WAKER) == Job(WAKER, None)
+    assert WAKER not in book.everything()
 
 
 def test_a_refusal_keeps_the_last_good_intent() -> None:

@@ -11,10 +11,11 @@ from veg_ovn_programmer.core.heal import (
     AWAY_S,
     CALM_S,
     HOLD_S,
+    LAST_CALL_S,
     LEAST_HOLD_S,
-    NUDGES_A_SECOND,
     NUDGES_S,
     PATIENCE_S,
+    WAKE_EVERY_S,
     Healer,
 )
 from veg_ovn_programmer.core.intents import Key, Kind
@@ -26,13 +27,14 @@ A, B = "10.0.0.2", "10.0.0.3"
 def play(
     healer: Healer, until: float, now: float, status: dict[str, str], *, obeys: bool = True
 ) -> list[str]:
-    """What happens to the gateway until some time, with OVN's answers: `time what peer`."""
+    """What happens to the gateway until some time, with OVN's answers: `time what peer`, `time nudge`."""
     seen: list[str] = []
     while (due := healer.next()) is not None and due <= until:
         now = due
-        held = set(healer.held)
-        assert healer.due(now) == {KEY}
-        seen += [f"{now:.1f} nudge {peer}" for _, peer in sorted(healer.nudged)]
+        held, wakes = set(healer.held), healer.wakes
+        look = healer.due(now)
+        assert look == ({KEY} if set(healer.held) != held else set())
+        seen += [f"{now:.1f} nudge"] * (healer.wakes - wakes)
         for session in sorted(set(healer.held) - held):
             seen.append(f"{now:.1f} {'away' if session in healer.away else 'hold'} {session[1]}")
         seen += [f"{now:.1f} let go {peer}" for _, peer in sorted(held - set(healer.held))]
@@ -47,7 +49,6 @@ def play(
             }
             if not healer.observe(KEY, told, now):
                 break
-        assert not healer.nudged
     return seen
 
 
@@ -57,24 +58,21 @@ def test_a_session_that_never_comes() -> None:
     assert not healer.observe(KEY, {A: "up", B: "down"}, 0.0)
     seen = play(healer, 160.0, 0.0, {A: "up", B: "down"})
     assert seen[:15] == [
-        f"{when} {B}"
-        for when in (
-            "0.1 nudge",
-            "1.5 nudge",
-            "3.5 nudge",
-            "4.5 nudge",
-            "5.0 hold",
-            "5.3 let go",
-            "5.4 nudge",
-            "6.8 nudge",
-            "8.8 nudge",
-            "10.3 nudge",
-            "11.8 nudge",
-            "13.3 nudge",
-            "14.8 nudge",
-            "15.3 away",
-            "16.3 let go",
-        )
+        "0.1 nudge",
+        "1.5 nudge",
+        "3.5 nudge",
+        "4.5 nudge",
+        f"5.0 hold {B}",
+        f"5.3 let go {B}",
+        "5.4 nudge",
+        "6.8 nudge",
+        "8.8 nudge",
+        "10.3 nudge",
+        "11.8 nudge",
+        "13.3 nudge",
+        "14.8 nudge",
+        f"15.3 away {B}",
+        f"16.3 let go {B}",
     ]
     assert [line for line in seen if "nudge" not in line][4:] == [
         f"{when} {B}"
@@ -92,21 +90,27 @@ def test_a_session_that_never_comes() -> None:
 
 
 def test_many_that_never_come() -> None:
-    """The nudges that come regularly are so many a second at most, whatever the number of sessions."""
+    """One nudge is for all, whatever the number of sessions."""
     healer = Healer()
     keys = [Key(Kind.GATEWAY, f"default/g{n}") for n in range(200)]
     for key in keys:
         healer.observe(key, {A: "down"}, 0.0)
     nudges = []
-    while (due := healer.next() or 0.0) < 300.0:
-        for key in healer.due(due):
-            nudges += [due] * ((key, A) in healer.nudged)
-            away = (key, A) in healer.away
-            healer.observe(key, {A: "" if away else "admin_down" if healer.held else "down"}, due)
-    # Those after a fresh start, and the last ones before it, come on top.
-    assert len([at for at in nudges if at > 100.0]) <= 200 * (
-        NUDGES_A_SECOND + 5 * len(keys) / PATIENCE_S[-1]
-    )
+    while (due := healer.next() or 0.0) < PATIENCE_S[0]:
+        wakes = healer.wakes
+        assert healer.due(due) == set()
+        nudges += [due] * (healer.wakes - wakes)
+    assert nudges == [*NUDGES_S, PATIENCE_S[0] - LAST_CALL_S]
+
+
+def test_while_all_is_well() -> None:
+    """A nudge every two seconds: a session that OVN has ended may not have been written down. None without a session."""
+    healer = Healer()
+    assert healer.next() is None
+    healer.observe(KEY, {A: "up", B: "up"}, 0.0)
+    assert play(healer, 3 * WAKE_EVERY_S, 0.0, {A: "up", B: "up"}) == ["2.0 nudge", "4.0 nudge", "6.0 nudge"]
+    healer.observe(KEY, {}, 7.0)
+    assert healer.next() is None
 
 
 def test_the_last_that_serves_is_not_started_afresh() -> None:
@@ -115,7 +119,7 @@ def test_the_last_that_serves_is_not_started_afresh() -> None:
     last = {(KEY, A)}
     healer.observe(KEY, {A: "init"}, 0.0)
     while (due := healer.next() or 99.0) < 20.0:
-        assert healer.due(due, lambda session: session not in last) == {KEY}
+        assert healer.due(due, lambda session: session not in last) == set()
         assert not healer.held
         healer.observe(KEY, {A: "init"}, due)
     last.clear()
@@ -126,12 +130,12 @@ def test_the_last_that_serves_is_not_started_afresh() -> None:
 
 
 def test_up_ends_it() -> None:
-    """Nothing is due when all are up; a session that fails again soon is not helped sooner than before."""
+    """Nobody is helped when all are up; a session that fails again soon is not helped sooner than before."""
     healer = Healer()
     healer.observe(KEY, {A: "down"}, 0.0)
     play(healer, 6.0, 0.0, {A: "down"})
     assert not healer.observe(KEY, {A: "up"}, 7.0)
-    assert healer.next() is None
+    assert play(healer, 7.5, 7.0, {A: "up"}) == ["7.4 nudge"]
     healer.observe(KEY, {A: "down"}, 8.0)
     assert [line for line in play(healer, 19.0, 8.0, {A: "down"}) if "nudge" not in line] == [
         f"18.0 away {A}",
@@ -150,8 +154,9 @@ def test_an_ovn_that_does_not_answer() -> None:
     assert healer.reset(KEY, [A, "10.9.9.9"], 1.0) == [A]
     assert not healer.observe(KEY, {A: "up"}, 1.0)
     assert healer.held
-    assert play(healer, 1.0 + HOLD_S, 1.0, {A: "up"}, obeys=False) == [f"{1.0 + HOLD_S:.1f} let go {A}"]
-    assert healer.next() is None
+    over = 1.0 + HOLD_S
+    assert play(healer, over, 1.0, {A: "up"}, obeys=False)[0] == f"{over:.1f} let go {A}"
+    assert healer.due(over) == set()
 
 
 def test_ovn_forgets() -> None:
@@ -203,15 +208,17 @@ def test_what_is_gone_is_forgotten() -> None:
 
 
 def test_not_all_at_once() -> None:
-    """A hundred gateways that went down together are helped in several rounds."""
+    """A hundred gateways that went down together are started afresh in several rounds, after nudges for all of them."""
     healer = Healer()
     keys = [Key(Kind.GATEWAY, f"default/g{n}") for n in range(100)]
     for key in keys:
         healer.observe(key, {A: "down"}, 0.0)
     helped: set[Key] = set()
     rounds = 0
-    while (healer.next() or 9.0) <= 1.0:
-        some = healer.due(1.0)
+    while (due := healer.next() or 9.0) < PATIENCE_S[0]:
+        assert healer.due(due) == set()
+    while (healer.next() or 9.0) <= PATIENCE_S[0]:
+        some = healer.due(PATIENCE_S[0])
         assert len(some) <= AT_ONCE
         helped |= some
         rounds += 1
@@ -241,10 +248,10 @@ def test_never_for_long_without_references(steps: list[tuple[float, dict[str, st
         now = end
         healer.observe(KEY, statuses, now)
         assert {peer for _, peer in healer.held} <= set(statuses)
-        assert not healer.nudged
-        for peer, status in statuses.items():
-            if status == "up" and (KEY, peer) not in healer.held:
-                assert healer.next() is None or len(statuses) > 1
+        if statuses and not healer.held and set(statuses.values()) == {"up"}:
+            # Nobody is to be helped; but one nudge is always near.
+            assert (healer.next() or 0.0) <= now + WAKE_EVERY_S
+            assert healer.due(now) == set()
         if asked:
             healer.reset(KEY, statuses, now)
     assert tuple(sorted(PATIENCE_S)) == PATIENCE_S

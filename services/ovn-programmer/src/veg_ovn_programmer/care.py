@@ -11,7 +11,7 @@ from veg_ovn_programmer import metrics
 from veg_ovn_programmer.core.bfd import ADMIN_DOWN, Session, port_name, sharing_fate, spare
 from veg_ovn_programmer.core.book import Book
 from veg_ovn_programmer.core.heal import Healer
-from veg_ovn_programmer.core.intents import Gateway, Key
+from veg_ovn_programmer.core.intents import WAKER, Gateway, Key
 from veg_ovn_programmer.core.view import Scene
 from veg_ovn_programmer.ticket import Event
 
@@ -43,7 +43,7 @@ class Care:
             prefixes=book.prefixes,
             held=frozenset(healer.held),
             away=frozenset(healer.away),
-            nudged=frozenset(healer.nudged),
+            wakes=healer.wakes,
             carriers=dict(self._carriers),
         )
 
@@ -120,11 +120,13 @@ class Care:
                 timer.cancel()
 
     def _round(self) -> None:
-        held = set(self._healer.held)
+        held, wakes = set(self._healer.held), self._healer.wakes
         look = self._healer.due(self._loop.time(), self._is_spare)
         for key, peer in set(self._healer.held) - held:
             metrics.RESETS.labels("not_up").inc()
             self._log.warning("session is not up, starting it afresh", owner=str(key), peer=peer)
+        if self._healer.wakes != wakes:
+            look.add(WAKER)
         self._ask(look)
         self._later()
 

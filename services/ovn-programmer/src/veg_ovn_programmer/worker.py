@@ -22,7 +22,7 @@ from veg_ovn_programmer.committer import Committer
 from veg_ovn_programmer.core import rows
 from veg_ovn_programmer.core.book import Book, Job, Outcome, State
 from veg_ovn_programmer.core.diff import Op
-from veg_ovn_programmer.core.intents import Gateway, Intent, Key, Kind, Vpc
+from veg_ovn_programmer.core.intents import DERIVED, Gateway, Intent, Key, Kind, Vpc
 from veg_ovn_programmer.core.pace import Pace
 from veg_ovn_programmer.core.validate import check
 from veg_ovn_programmer.core.view import Scene, Variant
@@ -354,7 +354,9 @@ class Worker:
         if repaired:
             self._repaired(key, result.ops)
         elif result.ops or trouble is not None:
-            self._log.info(
+            # The waker's row changes every few seconds.
+            tell = self._log.info if key.kind is not Kind.WAKER else self._log.debug
+            tell(
                 "committed" if trouble is None else "waiting",
                 owner=str(key),
                 operations=len(result.ops),
@@ -370,7 +372,7 @@ class Worker:
         self._log.warning(
             "repaired", owner=str(key), operations=[f"{op.action.name} {op.name}" for op in ops]
         )
-        if key.kind is not Kind.DEFAULT_ROUTE:
+        if key.kind not in DERIVED:
             self.listeners.publish(Repair(key, ops))
 
     def _stand(self, key: Key, error: IntentError) -> None:

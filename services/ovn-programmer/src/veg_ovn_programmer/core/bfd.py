@@ -118,7 +118,7 @@ def session_rows(gateway: Gateway, family: GatewayFamily, view: View) -> list[Ro
             "logical_port": bfd.logical_port,
             "dst_ip": peer,
             "min_tx": frozenset({bfd.min_tx_ms}),
-            "min_rx": frozenset({bfd.min_rx_ms + ((gateway.key, peer) in view.scene.nudged)}),
+            "min_rx": frozenset({bfd.min_rx_ms}),
             "detect_mult": frozenset({bfd.multiplier}),
         }
         wanted.append(parts.row(rows.BFD, gateway.key, None, columns, family=family.family))

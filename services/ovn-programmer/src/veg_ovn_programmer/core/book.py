@@ -12,11 +12,22 @@ from dataclasses import dataclass, field, replace
 
 from veg_ovn_programmer.core.bfd import port_name
 from veg_ovn_programmer.core.desired import needs_default_route
-from veg_ovn_programmer.core.intents import DefaultRoute, Gateway, Intent, Key, Kind, Subnet, Vpc
+from veg_ovn_programmer.core.intents import (
+    DERIVED,
+    WAKER,
+    DefaultRoute,
+    Gateway,
+    Intent,
+    Key,
+    Kind,
+    Subnet,
+    Vpc,
+    Waker,
+)
 
 # A holder's intent is looked at before those that stand on it, so that one transaction can hold all of them. A default
 # route is there before the policies that need it, and goes after them.
-_RANK = {Kind.VPC: 0, Kind.SUBNET: 1, Kind.PORT: 2, Kind.DEFAULT_ROUTE: 3, Kind.GATEWAY: 4}
+_RANK = {Kind.VPC: 0, Kind.SUBNET: 1, Kind.PORT: 2, Kind.DEFAULT_ROUTE: 3, Kind.GATEWAY: 4, Kind.WAKER: 4}
 _LAST = 5
 RANKS = _LAST + 1
 
@@ -79,6 +90,8 @@ class Book:
     """The prefixes of each VPC's subnets."""
     _subnets: dict[str, set[Key]] = field(default_factory=dict)
     _needs_route: dict[str, set[Key]] = field(default_factory=dict)
+    _speaking: set[Key] = field(default_factory=set)
+    """Gateways with BFD."""
 
     def fork(self) -> Book:
         """A copy to try changes on."""
@@ -90,6 +103,7 @@ class Book:
             prefixes=dict(self.prefixes),
             _subnets={vpc: set(keys) for vpc, keys in self._subnets.items()},
             _needs_route={vpc: set(keys) for vpc, keys in self._needs_route.items()},
+            _speaking=set(self._speaking),
         )
 
     def begin(self, session: str) -> None:
@@ -181,22 +195,21 @@ class Book:
             look |= self.remove(key)
         orphans = [key for key in owners if not self.knows(key)]
         for key in orphans:
-            look |= self.remove(key) if key.kind is not Kind.DEFAULT_ROUTE else {key}
+            look |= self.remove(key) if key.kind not in DERIVED else {key}
         removed = {*gone, *orphans}
-        return sorted(key for key in removed if key.kind is not Kind.DEFAULT_ROUTE), look
+        return sorted(key for key in removed if key.kind not in DERIVED), look
 
     def knows(self, key: Key) -> bool:
         """Whether the key is in the picture, derived or not."""
-        if key.kind is Kind.DEFAULT_ROUTE:
-            return bool(self._needs_route.get(key.name))
+        if key.kind in DERIVED:
+            return self._derived(key) is not None
         return key in self.entries
 
     def job(self, key: Key) -> Job | None:
         """What to do about a key now; None: nothing (unknown before the picture is complete, or only ever refused)."""
-        if key.kind is Kind.DEFAULT_ROUTE:
-            if self._needs_route.get(key.name):
-                return Job(key, DefaultRoute(key.name))
-            return Job(key, None) if self.in_sync else None
+        if key.kind in DERIVED:
+            intent = self._derived(key)
+            return Job(key, intent) if intent is not None or self.in_sync else None
         entry = self.entries.get(key)
         if entry is None:
             return Job(key, None, orphan=True) if self.in_sync else None
@@ -211,19 +224,24 @@ class Book:
 
     def rank(self, key: Key) -> int:
         """When a key's turn is, 0 to RANKS - 1: smaller ones are committed before or together with larger ones."""
-        if key.kind is Kind.DEFAULT_ROUTE and not self.knows(key):
+        if key.kind in DERIVED and not self.knows(key):
             return _LAST
         return _RANK[key.kind]
 
     def everything(self) -> set[Key]:
         """Every key that has a job of its own."""
         derived = {Key(Kind.DEFAULT_ROUTE, vpc) for vpc, keys in self._needs_route.items() if keys}
-        return set(self.entries) | derived
+        return set(self.entries) | derived | ({WAKER} if self._speaking else set())
 
     def generation(self, key: Key) -> int:
         """The generation held, 0 for an unknown or derived key."""
         entry = self.entries.get(key)
         return entry.generation if entry is not None else 0
+
+    def _derived(self, key: Key) -> Intent | None:
+        if key.kind is Kind.WAKER:
+            return Waker() if self._speaking else None
+        return DefaultRoute(key.name) if self._needs_route.get(key.name) else None
 
     def _entry(self, key: Key, generation: int) -> Entry:
         entry = self.entries.setdefault(key, Entry(generation, self.session))
@@ -232,7 +250,7 @@ class Book:
         return entry
 
     def _relate(self, old: Intent | None, new: Intent | None) -> set[Key]:
-        look = self._relate_route(old, new)
+        look = self._relate_route(old, new) | self._relate_waker(old, new)
         if isinstance(old, Subnet):
             self._subnets[old.vpc].discard(old.key)
             look |= self._count_prefixes(old.vpc, without=old)
@@ -274,6 +292,14 @@ class Book:
             self._needs_route.setdefault(after, set()).add(key)
             look.add(Key(Kind.DEFAULT_ROUTE, after))
         return look
+
+    def _relate_waker(self, old: Intent | None, new: Intent | None) -> set[Key]:
+        before = bool(self._speaking)
+        if isinstance(old, Gateway):
+            self._speaking.discard(old.key)
+        if isinstance(new, Gateway) and new.bfd is not None:
+            self._speaking.add(new.key)
+        return {WAKER} if bool(self._speaking) != before else set()
 
 
 def _router_in_need(intent: Intent | None) -> str | None:

@@ -15,7 +15,16 @@ import ipaddress
 from collections.abc import Iterable
 
 from veg_ovn_programmer.core import bfd, parts, rows
-from veg_ovn_programmer.core.intents import DefaultRoute, Gateway, GatewayFamily, Intent, Port, Subnet, Vpc
+from veg_ovn_programmer.core.intents import (
+    DefaultRoute,
+    Gateway,
+    GatewayFamily,
+    Intent,
+    Port,
+    Subnet,
+    Vpc,
+    Waker,
+)
 from veg_ovn_programmer.core.parts import ALLOW_PRIORITY, ANYWHERE
 from veg_ovn_programmer.core.rows import Link, Row, Value
 from veg_ovn_programmer.core.view import View
@@ -33,6 +42,10 @@ SELECTION_FIELDS = frozenset({"ip_src", "ip_dst", "ip_proto", "tp_src", "tp_dst"
 # Nobody's addresses: the dummy address of RFC 7600 and the discard-only prefix of RFC 6666.
 DUMMIES = {4: "192.0.0.8", 6: "100::"}
 
+# What wakes ovn-controller: every one of them copies every address set, northd passes a change of one on without computing
+# anything else (a change of a BFD row has it compute all flows anew, twice), and no flow refers to this one.
+WAKER_NAME = "vpc_egress_gateway_waker"
+
 
 def desired(intent: Intent, view: View) -> tuple[Row, ...]:
     """Every row of the intent's owner. Raises WaitingError when something it stands on is not in the picture."""
@@ -47,6 +60,8 @@ def desired(intent: Intent, view: View) -> tuple[Row, ...]:
             return (_port(intent),)
         case DefaultRoute():
             return _default_route(intent, view)
+        case Waker():
+            return (_waker(intent, view),)
 
 
 def sessions(intent: Intent | None, view: View) -> tuple[bfd.Session, ...]:
@@ -270,6 +285,14 @@ def _default_route(route: DefaultRoute, view: View) -> tuple[Row, ...]:
     return (
         parts.row(rows.ROUTER_PORT, route.key, route.vpc, port),
         *(parts.route(route.key, route.vpc, ANYWHERE[family], DUMMIES[family]) for family in families),
+    )
+
+
+def _waker(waker: Waker, view: View) -> Row:
+    # Another one each time, from the block for documentation (RFC 5737).
+    address = f"192.0.2.{1 + view.scene.wakes % 254}"
+    return parts.row(
+        rows.ADDRESS_SET, waker.key, None, {"name": WAKER_NAME, "addresses": frozenset({address})}
     )
 
 

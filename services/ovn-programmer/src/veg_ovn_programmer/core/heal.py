@@ -2,9 +2,12 @@
 
 OVN's speaker has faults (docs of veg.programmer.v1): it writes an `up` down as much as five seconds late, it sleeps over
 a new row, it may hold a dead discriminator for ever, and it may leave `up` in a row that nobody speaks for. Two things
-help, both by the rows alone:
+help, both by rows alone:
 
-* A nudge: a row that differs a little for a moment. ovn-controller wakes, looks at its sessions and writes what it knows.
+* A nudge: a row that means nothing changes (intents.Waker). Every ovn-controller wakes, looks at its sessions and writes
+  what it knows. One comes every WAKE_EVERY_S even while all is well: the thread of ovn-controller that ends a session
+  tells the one that writes, and is not heard when that is just about to sleep (pinctrl_wait reads the sequence number that
+  it waits for after the work is done): an ended session would be `up` until something else wakes it.
 * A fresh start: nothing refers to the row until OVN has said `admin_down`; ovn-controller forgets the peer. When that
   did not help, the row itself is away for a second: ovn-controller forgets everything, also an address of ours that is
   another one by now.
@@ -22,9 +25,10 @@ from veg_ovn_programmer.core.intents import Key
 # down one at once, and the rest seconds later.
 NUDGES_S = (0.1, 1.5, 3.5)
 # From then on they come regularly: while a session is silent OVN puts off writing what comes next of any, so one that
-# returns would be unused for five seconds. However many sessions are not up, so many of these a second at most.
+# returns would be unused for five seconds.
 NUDGE_EVERY_S = 1.5
-NUDGES_A_SECOND = 20
+# While any session is up.
+WAKE_EVERY_S = 2.0
 # A fresh start comes after those of PATIENCE_S, the longer the more there were; a nudge so long before it, for a session may
 # be up and not written down.
 LAST_CALL_S = 0.5
@@ -69,8 +73,10 @@ class Healer:
         """Those of them that OVN says `admin_down` of."""
         self.away: set[SessionKey] = set()
         """Those of them whose row shall not be there."""
-        self.nudged: set[SessionKey] = set()
-        """Sessions whose row shall differ."""
+        self.wakes = 0
+        """How many nudges there were."""
+        self._woken = 0.0
+        """When the last was."""
         self._known: dict[Key, set[str]] = {}
         self._ill: dict[SessionKey, _Patient] = {}
         self._well: dict[SessionKey, tuple[float, int]] = {}
@@ -101,12 +107,13 @@ class Healer:
             self.away.add((key, peer))
 
     def due(self, now: float, spare: Callable[[SessionKey], bool] = lambda _: True) -> set[Key]:
-        """Help those whose time has come; returns the gateways to look at.
+        """Help those whose time has come, by a nudge for all (`wakes`) or a fresh start; returns the gateways to look at.
 
         AT_ONCE of them at most: OVN's word on a session that serves must not wait behind those that do not. `spare`: whether
         a session may start afresh now; one on its way up serves, and may be the last.
         """
         look: set[Key] = set()
+        nudge = bool(self._well) and now >= self._woken + WAKE_EVERY_S
         for session in list(self.held):
             if now >= self._end(session):
                 self._release(session, now)
@@ -116,34 +123,36 @@ class Healer:
                 break
             if session in self.held or now < self._next(patient):
                 continue
-            look.add(session[0])
             if now >= self._end_of_patience(patient):
                 if spare(session):
                     self._hold(session, now)
+                    look.add(session[0])
                     continue
                 patient.put_off = now + NUDGE_EVERY_S - patient.since - _patience(patient)
             patient.called = now >= self._end_of_patience(patient) - LAST_CALL_S
             patient.nudges += 1
             patient.nudged_at = now
-            self.nudged.add(session)
+            nudge = True
+        if nudge:
+            self.wakes += 1
+            self._woken = now
         return look
 
     def next(self) -> float | None:
         """When `due` has something to do; None: not by itself."""
         times = [self._end(session) for session in self.held]
         times += [self._next(patient) for session, patient in self._ill.items() if session not in self.held]
+        times += [self._woken + WAKE_EVERY_S] if self._well else []
         return min(times, default=None)
 
     def _one(self, session: SessionKey, status: str, now: float) -> bool:
-        again = session in self.nudged
-        self.nudged.discard(session)
         if session in self.held:
             if session not in self.away and status in {ADMIN_DOWN, ""}:
                 self._answered.add(session)
                 if now >= self._end(session):
                     self._release(session, now)
                     return True
-            return again
+            return False
         if status == UP:
             patient = self._ill.pop(session, None)
             if session not in self._well:
@@ -151,13 +160,12 @@ class Healer:
         elif session not in self._ill:
             since, attempts = self._well.pop(session, (now, 0))
             self._ill[session] = _Patient(now, 0 if now - since >= CALM_S else attempts)
-        return again
+        return False
 
     def _hold(self, session: SessionKey, now: float) -> None:
         patient = self._ill.setdefault(session, _Patient(now))
         patient.attempts += 1
         self._well.pop(session, None)
-        self.nudged.discard(session)
         self.held[session] = now
         if patient.attempts > 1:
             self.away.add(session)
@@ -173,7 +181,6 @@ class Healer:
         self.held.pop(session, None)
         self.away.discard(session)
         self._answered.discard(session)
-        self.nudged.discard(session)
         self._ill.pop(session, None)
         self._well.pop(session, None)
 
@@ -187,7 +194,7 @@ class Healer:
         if patient.nudges < len(NUDGES_S):
             nudge = patient.since + NUDGES_S[patient.nudges]
         else:
-            nudge = patient.nudged_at + max(NUDGE_EVERY_S, len(self._ill) / NUDGES_A_SECOND)
+            nudge = patient.nudged_at + NUDGE_EVERY_S
         return min(nudge, end if patient.called else end - LAST_CALL_S)
 
     @staticmethod

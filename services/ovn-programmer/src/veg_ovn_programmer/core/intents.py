@@ -19,6 +19,8 @@ class Kind(enum.IntEnum):
     PORT = 4
     DEFAULT_ROUTE = 100
     """Not in the contract: derived from the others, see DefaultRoute."""
+    WAKER = 101
+    """As above, see Waker."""
 
 
 @dataclass(frozen=True, order=True)
@@ -151,4 +153,18 @@ class DefaultRoute:
         return Key(Kind.DEFAULT_ROUTE, self.vpc)
 
 
-Intent = Gateway | Vpc | Subnet | Port | DefaultRoute
+@dataclass(frozen=True)
+class Waker:
+    """A row that means nothing, and wakes every ovn-controller when it changes. Derived: there while a gateway has BFD."""
+
+    @property
+    def key(self) -> Key:
+        """Its owner key; there is one in a cluster."""
+        return WAKER
+
+
+# Kinds that nobody asks for and nobody is told of.
+DERIVED = frozenset({Kind.DEFAULT_ROUTE, Kind.WAKER})
+WAKER = Key(Kind.WAKER, "bfd")
+
+Intent = Gateway | Vpc | Subnet | Port | DefaultRoute | Waker

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from veg_ovn_programmer.core.intents import Key, Kind
+from veg_ovn_programmer.core.intents import DERIVED, Key, Kind
 
 
 @dataclass(frozen=True, order=True)
@@ -25,6 +25,7 @@ class Link:
 
 Value = str | int | frozenset[str] | frozenset[int] | frozenset[Link] | Mapping[str, str]
 
+ADDRESS_SET = "Address_Set"
 ROUTER = "Logical_Router"
 SWITCH = "Logical_Switch"
 HA_GROUP = "HA_Chassis_Group"
@@ -36,7 +37,7 @@ POLICY = "Logical_Router_Policy"
 ROUTE = "Logical_Router_Static_Route"
 
 # In the order in which rows are made: a holder before what it holds, a row before those that link to it.
-TABLES = (ROUTER, SWITCH, HA_GROUP, HA_CHASSIS, BFD, ROUTER_PORT, SWITCH_PORT, POLICY, ROUTE)
+TABLES = (ADDRESS_SET, ROUTER, SWITCH, HA_GROUP, HA_CHASSIS, BFD, ROUTER_PORT, SWITCH_PORT, POLICY, ROUTE)
 
 # A row of these tables lives only while the column of a holder refers to it.
 HOLDERS: Mapping[str, tuple[str, str]] = {
@@ -49,6 +50,7 @@ HOLDERS: Mapping[str, tuple[str, str]] = {
 
 # What tells two rows of one owner on one holder apart; a change of anything else is an update in place.
 IDENTITY: Mapping[str, tuple[str, ...]] = {
+    ADDRESS_SET: ("name",),
     ROUTER: ("name",),
     SWITCH: ("name",),
     HA_GROUP: ("name",),
@@ -66,8 +68,8 @@ TITLES: Mapping[str, str] = {table: columns[0] for table, columns in IDENTITY.it
     BFD: "dst_ip",
 }
 
-# Names must be unique in these tables: by the schema's index (ports, groups), by OVN's meaning (routers and switches).
-NAMED = frozenset({ROUTER, SWITCH, HA_GROUP, ROUTER_PORT, SWITCH_PORT})
+# Names must be unique in these tables: by the schema's index (ports, groups, address sets), by OVN's meaning (routers and switches).
+NAMED = frozenset({ADDRESS_SET, ROUTER, SWITCH, HA_GROUP, ROUTER_PORT, SWITCH_PORT})
 # Whose coming or going is news to those that wait for a holder.
 CONTAINERS = frozenset({ROUTER, SWITCH, HA_GROUP})
 
@@ -77,6 +79,7 @@ TABLES_OF: Mapping[Kind, tuple[str, ...]] = {
     Kind.SUBNET: (SWITCH, ROUTER_PORT, SWITCH_PORT, POLICY),
     Kind.PORT: (SWITCH_PORT,),
     Kind.DEFAULT_ROUTE: (ROUTER_PORT, ROUTE),
+    Kind.WAKER: (ADDRESS_SET,),
 }
 
 MARKS = "external_ids"
@@ -95,6 +98,7 @@ _TOPOLOGY_WORDS: Mapping[str, Kind] = {
     "subnet": Kind.SUBNET,
     "port": Kind.PORT,
     "default-route": Kind.DEFAULT_ROUTE,
+    "waker": Kind.WAKER,
 }
 _TOPOLOGY_WORD_OF = {kind: word for word, kind in _TOPOLOGY_WORDS.items()}
 
@@ -168,9 +172,9 @@ def bears_our_mark(kind: Kind, external_ids: Value) -> bool:
 def is_topology(kind: Kind, external_ids: Value) -> bool:
     """Whether a row is of the topology itself, which is Kube-OVN's where the topology is: a router, a switch, a port.
 
-    A BFD port and the way out that policies need are no topology.
+    A BFD port and what is derived from gateways are no topology.
     """
-    if kind in (Kind.GATEWAY, Kind.DEFAULT_ROUTE) or not isinstance(external_ids, Mapping):
+    if kind is Kind.GATEWAY or kind in DERIVED or not isinstance(external_ids, Mapping):
         return False
     return not external_ids.get(TOPOLOGY_MARK, "").startswith(f"{BFD_PORT_WORD}/")
 

@@ -30,8 +30,8 @@ class Scene:
     """Sessions (gateway, peer) that nothing may refer to for now, so that OVN starts them afresh."""
     away: frozenset[tuple[Key, str]] = frozenset()
     """Those of them whose row shall not be there at all."""
-    nudged: frozenset[tuple[Key, str]] = frozenset()
-    """Sessions whose row shall differ a little for now, so that OVN looks at it."""
+    wakes: int = 0
+    """How often every ovn-controller was woken so far."""
     carriers: Mapping[str, str] = field(default_factory=dict)
     """The chassis of each BFD port, once it had stayed there for a while."""
 

@@ -8,11 +8,13 @@ from typing import Any
 from ovs.db import idl as ovs_idl
 
 from veg_ovn_programmer.core import rows
+from veg_ovn_programmer.core.desired import WAKER_NAME
 from veg_ovn_programmer.core.rows import Value
 
 DATABASE = "OVN_Northbound"
 
 _COLUMNS: Mapping[str, tuple[str, ...]] = {
+    rows.ADDRESS_SET: ("name", "addresses", "external_ids"),
     rows.ROUTER: ("name", "external_ids"),
     rows.SWITCH: ("name", "external_ids"),
     rows.HA_GROUP: ("name", "external_ids"),
@@ -42,6 +44,8 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
         "external_ids",
     ),
 }
+# Network policies have address sets by the thousand.
+_CONDITIONS: Mapping[str, list[list[str]]] = {rows.ADDRESS_SET: [["name", "==", WAKER_NAME]]}
 # In the kube-ovn topology the ports of pods, as many as the cluster has, are none of our business.
 _KUBE_OVN_CONDITIONS: Mapping[str, list[list[str]]] = {rows.SWITCH_PORT: [["type", "==", "router"]]}
 
@@ -62,7 +66,7 @@ LINKS: Mapping[tuple[str, str], str] = {
 
 def conditions(*, managed: bool) -> Mapping[str, list[list[str]]]:
     """Which rows of a table are copied, where it is not all of them (RFC 7047 section 5.1)."""
-    return {} if managed else _KUBE_OVN_CONDITIONS
+    return _CONDITIONS if managed else {**_CONDITIONS, **_KUBE_OVN_CONDITIONS}
 
 
 def register(schema: Mapping[str, Any], *, managed: bool) -> ovs_idl.SchemaHelper:
