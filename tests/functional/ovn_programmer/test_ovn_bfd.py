@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import signal
 import sys
@@ -140,7 +141,9 @@ async def speakers(lab: Lab, tmp_path: Path) -> AsyncIterator[dict[int, Speaker]
 
 
 @pytest.fixture
-async def world(lab: Lab, start: Any, make: Any, tmp_path: Path) -> AsyncIterator[tuple[Remote, Any]]:
+async def world(
+    lab: Lab, start: Any, make: Any, wait: Any, tmp_path: Path
+) -> AsyncIterator[tuple[Remote, Any]]:
     """A programmer on the lab, with the VPC's topology; all rows go in the end."""
     folder = BASE / f"p-{hash(tmp_path.name) & 0xFFFFFF:x}"
     folder.mkdir(parents=True)
@@ -156,10 +159,20 @@ async def world(lab: Lab, start: Any, make: Any, tmp_path: Path) -> AsyncIterato
         await client.commit(vpc, make.subnet("subnet1", "vpc1", LOCAL, ["192.168.0.1", "fd00::1"]), *ports)
         await client.resync()
         await asyncio.to_thread(lab.nbctl, "--wait=hv", "sync")
+        await wait(lambda: settled(lab), 30)
         yield remote, client
         client.session = "end"
         await client.resync()
     assert remote.statuses() == {}
+
+
+def settled(lab: Lab) -> bool:
+    """Whether each chassis hears the others, by the tunnels' own BFD: until then the BFD port may move, and its sessions
+    would go down with it.
+    """
+    columns = ("--bare", "--columns=bfd_status", "find", "Interface", "type=geneve")
+    heard = [re.findall(r"\b(?:remote_)?state=up\b", lab.vsctl(node, *columns)) for node in NODES]
+    return [len(some) for some in heard] == [2 * (len(NODES) - 1)] * len(NODES)
 
 
 def gateway(make: Any, *, default: bool = False, ms: int = MS, generation: int = 1) -> pb.Intent:
